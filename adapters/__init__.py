@@ -1,0 +1,1 @@
+"""Maps between embedding spaces: learn, judge, keep, apply. Knows arrays only."""

@@ -1,0 +1,1 @@
+"""What Qdrant and Milvus say: pure codecs on messages, and one Index client each."""

@@ -1,0 +1,1 @@
+"""Upstreams that need no server, for the demo, laptops and tests."""

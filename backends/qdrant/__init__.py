@@ -1,0 +1,1 @@
+"""Qdrant: its gRPC and REST messages, failures and Index client."""

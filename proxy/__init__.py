@@ -1,0 +1,1 @@
+"""The server: Envoy with Python inside, its configuration, and the command line."""
