@@ -1,0 +1,146 @@
+"""The Protocol both databases speak to the proxy: operations, and the slots of a message that matter to an adapter.
+
+A codec never decides anything. It says where the vectors, texts and scores of a message stand (`Message.slots`), and
+writes new values into those places (`Message.edited`), leaving every other byte (gRPC) or value (JSON) as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Transport = Literal["grpc", "rest"]
+
+
+class Role(Enum):
+    """What a vector is in its message: asked with, to be stored, or handed back."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+    RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of the database's API that can carry vectors.
+
+    `path` is the gRPC path ("/qdrant.Points/Search") or the REST path with placeholders
+    ("/collections/{collection}/points/search"); `name` is the same for both transports and labels metrics.
+    """
+
+    name: str
+    transport: Transport
+    method: str  # the HTTP method: POST for every gRPC call
+    path: str
+    writes: bool  # changes what is stored
+    answers_vectors: bool  # its answer can carry vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorSlot:
+    """Dense vectors that stand in one place of a message."""
+
+    collection: str
+    field: str | None  # the named vector; "" the default one; None when the message does not say (Milvus)
+    role: Role
+    rows: Float32  # (n, dim), read-only: a view into the message where its encoding allows
+    model: str | None  # declared in the message itself
+    place: object  # the codec's own address of the slot
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextSlot:
+    """A text that the database would encode itself, with the model it names (Qdrant's Document)."""
+
+    collection: str
+    field: str | None
+    role: Role
+    text: str
+    model: str
+    place: object
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreSlot:
+    """A number in the score space of a vector field: score_threshold, radius, range_filter, feedback scores."""
+
+    collection: str
+    field: str | None
+    score: float
+    place: object
+
+
+Slot = VectorSlot | TextSlot | ScoreSlot
+Edit = tuple[VectorSlot, Float32] | tuple[TextSlot, Float32] | tuple[ScoreSlot, float]
+"""A slot and what is to stand in its place: rows (n, new dim), one row (1, dim) for a text, or a score."""
+
+
+class Message(Protocol):
+    """One request or answer, read."""
+
+    @property
+    def collections(self) -> Sequence[str]:
+        """Every collection the message names as the one searched or written."""
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """Where vectors, texts and scores stand, in the order of the message."""
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether a request asks for vectors in its answer (False for an answer)."""
+
+    def edited(self, edits: Sequence[Edit]) -> bytes:
+        """The message's bytes with these slots replaced and everything else untouched."""
+
+
+class MalformedError(ValueError):
+    """A message that is not what its operation says: truncated protobuf, JSON that does not parse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as a client is to see it, before it is put in the database's own form."""
+
+    grpc_code: int
+    http_status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailureAnswer:
+    """A failure in the database's own form.
+
+    For gRPC `body` is an unframed message (empty: a trailers-only answer with grpc_code and message).
+    """
+
+    http_status: int
+    grpc_code: int
+    message: str
+    content_type: str
+    body: bytes
+
+
+class Dialect(Protocol):
+    """What the proxy asks of a database's codecs."""
+
+    kind: str  # "qdrant", "milvus"
+    operations: Sequence[Operation]
+
+    def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
+        """The operation a request line names, or None when the method cannot carry a vector."""
+
+    def read_request(self, operation: Operation, path: str, body: bytes) -> Message:
+        """The slots of a request; `body` is one unframed gRPC message or a JSON text. Raises MalformedError."""
+
+    def read_answer(self, operation: Operation, request: Message, body: bytes) -> Message:
+        """The slots of the answer to `request`. Raises MalformedError."""
+
+    def fail(self, operation: Operation | None, transport: Transport, failure: Failure) -> FailureAnswer:
+        """A failure as this database would report it."""
