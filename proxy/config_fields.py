@@ -1,0 +1,83 @@
+"""What holds once defaults are filled in: the upstream of a listener or collection, and everything of a vector field.
+
+- A field that is not listed has everything of its collection.
+- A listed field has its own values; what it leaves out it takes from the collection. With an index_model of its own,
+  queries default to that model, and the collection's adapters count only if the index_model is the same.
+- `declares` says with which model vectors under this name were made, whatever client identity or query_model say.
+- `stored_in` makes the name an alias: a request that uses it is answered by the field it names, with its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import Collection, Config, QdrantListener, VectorFieldSettings
+
+
+@dataclass(frozen=True, slots=True)
+class VectorField:
+    """A vector field as requests meet it: `name` is how the database knows it ("" the unnamed vector)."""
+
+    name: str
+    index_model: str
+    query_model: str
+    adapters: Mapping[str, Path]
+    declares: str | None
+
+    @property
+    def models(self) -> frozenset[str]:
+        """Models whose vectors this field can take: the index's own and those with an adapter."""
+        return frozenset({self.index_model, *self.adapters})
+
+
+def resolve_field(collection: Collection, using: str) -> VectorField:
+    """The field that a request meets when it uses this name ("" for the unnamed vector)."""
+    asked = collection.fields.get(using)
+    stored = asked.stored_in if asked is not None and asked.stored_in is not None else using
+    settings = collection.fields.get(stored) or VectorFieldSettings()
+    index_model = settings.index_model or collection.index_model
+    same = index_model == collection.index_model
+    inherited = (collection.query_model or index_model) if settings.index_model is None else index_model
+    return VectorField(
+        name=stored,
+        index_model=index_model,
+        query_model=settings.query_model or inherited,
+        adapters={**(collection.adapters if same else {}), **settings.adapters},
+        declares=asked.declares if asked is not None else None,
+    )
+
+
+def serving_upstream(config: Config, kind: str, listener: QdrantListener) -> str | None:
+    """The upstream behind a listener: the one it names, or the only one of its kind; None when that is not clear."""
+    if listener.upstream is not None:
+        return listener.upstream
+    fitting = [name for name, upstream in config.upstreams.items() if upstream.kind == kind]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def collection_upstream(config: Config, collection: Collection) -> str | None:
+    """The upstream that has a collection: the one it names, or the only one; None when that is not clear."""
+    if collection.upstream is not None:
+        return collection.upstream
+    return next(iter(config.upstreams)) if len(config.upstreams) == 1 else None
+
+
+def fill_defaults(config: Config) -> Config:
+    """The same configuration with `upstream` and `query_model` written out wherever they were left to their default."""
+    listeners = {
+        kind: listener.model_copy(update={"upstream": serving_upstream(config, kind, listener)})
+        for kind, listener in config.listen.kinds.items()
+    }
+    collections = {
+        name: collection.model_copy(
+            update={
+                "upstream": collection_upstream(config, collection),
+                "query_model": collection.query_model or collection.index_model,
+            }
+        )
+        for name, collection in config.collections.items()
+    }
+    listen = config.listen.model_copy(update=listeners)
+    return config.model_copy(update={"listen": listen, "collections": collections})
