@@ -12,7 +12,7 @@ CrossfadeError
 |  '- BodyTooLarge           RESOURCE_EXHAUSTED 8   413
 |- OperatorError             operator   FAILED_PRECONDITION 9  500
 |  |- AdapterUnavailable                an adapter is missing, corrupt, or for other models
-|  '- EncoderMissing                    text came for a model that has no encoder here
+|  '- EncoderMissing                    no encoder for a text's model, or one that cannot be set up
 '- UpstreamError             upstream   UNAVAILABLE 14   503
    |- UpstreamDown                      the database does not answer
    |- UpstreamTimeout        DEADLINE_EXCEEDED 4    504
@@ -185,12 +185,13 @@ class AdapterUnavailable(OperatorError):
 
 
 class EncoderMissing(OperatorError):
-    """Text came for a model that has no encoder in the configuration."""
+    """Text came for a model that has no encoder in the configuration, or one that cannot be set up here."""
 
     label = "encoder_missing"
 
-    def __init__(self, *, model: str) -> None:
-        super().__init__(f"model {model!r}: text has to be encoded, but it has no encoder; add models.{model}.encoder")
+    def __init__(self, *, model: str, reason: str | None = None) -> None:
+        none = f"text has to be encoded, but it has no encoder; add models.{model}.encoder"
+        super().__init__(f"model {model!r}: {reason or none}")
 
 
 class UpstreamError(CrossfadeError):
