@@ -1,1 +1,8 @@
-"""Upstreams that need no server, for the demo, laptops and tests."""
+"""Upstreams that need no server, for demonstrations, laptops and tests.
+
+qdrant   Qdrant's gRPC and REST API over its own shard engine (the extra `embedded`)
+"""
+
+from .qdrant import QdrantServer, serve_qdrant
+
+__all__ = ["QdrantServer", "serve_qdrant"]
