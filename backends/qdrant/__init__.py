@@ -1,1 +1,14 @@
-"""Qdrant: its gRPC and REST messages, failures and Index client."""
+"""Qdrant: its gRPC and REST messages, failures and Index client.
+
+codec     QdrantDialect, which ties the rest together
+methods   the operations, both transports
+schema    the protobuf fields that matter, by name and number
+search, write, read    gRPC requests; wire_slots: how a vector stands in them
+answers   gRPC answers
+rest      JSON requests and answers; rest_slots: how a vector stands in them
+failure   Qdrant's own form of an error
+"""
+
+from .codec import QdrantDialect
+
+__all__ = ["QdrantDialect"]
