@@ -11,16 +11,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, model_validator
 
-from .config_values import Address, AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
+from .config_values import AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
 
 Name = Annotated[str, StringConstraints(min_length=1)]
+# An empty key, as ${KEY:-} gives, is none.
+Secret = Annotated[SecretStr | None, BeforeValidator(lambda given: given if given != "" else None)]
 HeaderName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+def _written(default: str) -> Any:
+    """A default as the file would have it: read like any other value, and shown so in schema and documentation."""
+    return Field(default=default)
 
 
 class Section(BaseModel):
     """A mapping of the configuration: frozen, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 class QdrantListener(Section):
@@ -45,7 +52,7 @@ class Listen(Section):
 
     qdrant: QdrantListener | None = None
     """Ports that speak Qdrant's API."""
-    admin: AddressValue = Address("127.0.0.1", 6380)
+    admin: AddressValue = _written("127.0.0.1:6380")
     """Address of health checks, metrics and the admin API."""
 
     @property
@@ -86,9 +93,9 @@ class Upstream(Section):
     """Data directory of an embedded database that `serve` starts itself, instead of grpc and rest."""
     tls: Tls | None = None
     """TLS towards the upstream; needed for gRPC over TLS, and for https with own certificates."""
-    connect_timeout: PositiveSeconds = 1.0
+    connect_timeout: PositiveSeconds = _written("1s")
     """How long opening a connection may take."""
-    api_key: SecretStr | None = None
+    api_key: Secret = None
     """API key for background work (fit --from-collection); clients' own keys are passed on as they are."""
 
     @model_validator(mode="after")
@@ -120,11 +127,11 @@ class OpenAIEncoder(EncoderSection):
     """URL up to and including /v1."""
     model: Name
     """Name of the model at the endpoint."""
-    api_key: SecretStr | None = None
+    api_key: Secret = None
     """Key sent as a bearer token; left out for endpoints that need none."""
     dimensions: int | None = Field(default=None, ge=1)
     """Asks the endpoint for shortened vectors; models that cannot do it refuse."""
-    timeout: PositiveSeconds = 30.0
+    timeout: PositiveSeconds = _written("30s")
     """How long one call may take."""
     max_retries: int = Field(default=4, ge=0)
     """Further tries after a lost connection, a timeout, 408, 409, 429 or 5xx, with growing pauses."""
@@ -271,9 +278,9 @@ class Answers(Section):
 class Limits(Section):
     """Bounds that keep one request from hurting the others."""
 
-    body: Bytes = 512 * 1024**2
+    body: Bytes = _written("512MiB")
     """Largest body of a request or an answer that is gathered; bodies that pass untouched are streamed."""
-    drain: Seconds = 30.0
+    drain: Seconds = _written("30s")
     """How long calls in flight may go on after SIGTERM."""
     inline_rows: int = Field(default=64, ge=1)
     """Vectors of one request that are mapped on the event loop; more go to a thread."""

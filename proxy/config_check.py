@@ -35,7 +35,7 @@ def find_conflicts(config: Config, known: Known | None = None) -> Iterator[Confl
     known = known or Known(config.models, config.upstreams)
     yield from _listen(config, known)
     yield from _addresses(config)
-    yield from _upstreams(config)
+    yield from _upstreams(config, known)
     yield from _models(config)
     for client, model in config.detect.clients.models.items():
         yield from _unknown(("detect", "clients", "models", client), model, known.models, "model")
@@ -111,8 +111,8 @@ def _collide(one: Address, other: Address) -> bool:
     return one.port != 0 and one.port == other.port and same
 
 
-def _upstreams(config: Config) -> Iterator[Conflict]:
-    if not config.upstreams:
+def _upstreams(config: Config, known: Known) -> Iterator[Conflict]:
+    if not known.upstreams:
         yield ("upstreams",), "names no database; add main: {kind: qdrant, grpc: ..., rest: ...}"
     embedded = [(name, upstream.embedded) for name, upstream in config.upstreams.items() if upstream.embedded]
     for (name, data), (other, taken) in combinations(embedded, 2):
@@ -158,7 +158,7 @@ def _home(config: Config, known: Known, path: KeyPath, collection: Collection) -
         yield path, f"does not say which upstream has it; add upstream: one of {', '.join(known.upstreams)}"
     home = collection_upstream(config, collection)
     served = {serving_upstream(config, kind, listener) for kind, listener in config.listen.kinds.items()}
-    if home is not None and home in config.upstreams and None not in served and home not in served:
+    if home is not None and home in config.upstreams and home not in served and served <= set(config.upstreams):
         where = (*path, "upstream") if collection.upstream is not None else path
         yield (
             where,

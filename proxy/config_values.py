@@ -90,6 +90,19 @@ def _amount(text: Any, units: dict[str, float] | dict[str, int], what: str, exam
     return float(found[1]) * units.get(found[2], 1)
 
 
+def spell_duration(seconds: float) -> str:
+    """Seconds as the configuration writes them; what `parse_duration` reads."""
+    return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
+
+
+def spell_size(size: int) -> str:
+    """Bytes as the configuration writes them, in the largest unit that holds them exactly; what `parse_size` reads."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return f"{size}B"
+
+
 def _positive(amount: float) -> float:
     if amount <= 0:
         raise ValueError("must be more than 0")
@@ -118,7 +131,9 @@ OriginValue = Annotated[
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "pattern": r"^https?://[^/]+/?$", "examples": ["http://qdrant:6333"]}),
 ]
-Seconds = Annotated[float, BeforeValidator(parse_duration), _DURATION_SCHEMA]
-PositiveSeconds = Annotated[float, BeforeValidator(parse_duration), AfterValidator(_positive), _DURATION_SCHEMA]
-Bytes = Annotated[int, BeforeValidator(parse_size), AfterValidator(_positive), _SIZE_SCHEMA]
+Seconds = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(spell_duration), _DURATION_SCHEMA]
+PositiveSeconds = Annotated[Seconds, AfterValidator(_positive)]
+Bytes = Annotated[
+    int, BeforeValidator(parse_size), AfterValidator(_positive), PlainSerializer(spell_size), _SIZE_SCHEMA
+]
 PathValue = Annotated[Path, AfterValidator(_from_base)]

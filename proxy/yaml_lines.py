@@ -67,6 +67,8 @@ def read_yaml(text: str, environ: Mapping[str, str]) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(part for part in (error.context, error.problem) if part)
+        if mark and "${" in text.splitlines()[mark.line : mark.line + 1][0]:
+            reason += "; put ${...} in quotes where it stands between { and }"
         document.problems.append(Problem("", mark.line + 1 if mark else None, f"is not YAML: {reason}"))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
-from crossfade.proxy.config import EncoderChoice, Model
-from crossfade.proxy.encoders import ModelEncoder, build_encoder
-from crossfade.proxy.errors import EncoderFailed
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from crossfade.proxy.config import EncoderChoice, Model
+from crossfade.proxy.encoders import ModelEncoder, build_encoder
+from crossfade.proxy.errors import EncoderFailed
 
 DIM = 8
 
