@@ -9,7 +9,8 @@ from qdrant_client import grpc as pb
 from .config import settle_config, update_config
 from .errors import Unsupported, engine_errors
 from .indexes import write_schema
-from .store import Collection, Store
+from .shard import Collection
+from .store import Store
 
 PEER = 1
 """The peer id of this one-process server in cluster information."""
@@ -47,9 +48,9 @@ class Collections:
         """Status, size, configuration and payload indexes of a collection."""
         collection = self._store.collection(request.collection_name)
         with engine_errors():
-            shard = collection.shard.info()
+            shard = collection.ask("info")
         info = pb.CollectionInfo(
-            status=pb.CollectionStatus.Green,
+            status=pb.CollectionStatus.Green if collection.pending is None else pb.CollectionStatus.Yellow,
             optimizer_status=pb.OptimizerStatus(ok=True),
             segments_count=shard.segments_count,
             points_count=shard.points_count,
@@ -83,7 +84,7 @@ class Collections:
         """The one local, active shard of a collection."""
         collection: Collection = self._store.collection(request.collection_name)
         with engine_errors():
-            points = collection.shard.info().points_count
+            points = collection.ask("info").points_count
         shard = pb.LocalShardInfo(shard_id=0, points_count=points, state=pb.ReplicaState.Active)
         return pb.CollectionClusterInfoResponse(peer_id=PEER, shard_count=1, local_shards=[shard])
 

@@ -16,6 +16,9 @@ from .values import given
 
 DISTANCES = {pb.Cosine: "Cosine", pb.Euclid: "Euclid", pb.Dot: "Dot", pb.Manhattan: "Manhattan"}
 MAX_DIM = 65536
+INDEXING_THRESHOLD_KB = 100_000
+"""Vectors beyond this size get an HNSW index: ten times Qdrant's default, since up to there a scan takes milliseconds
+and is exact. A collection that sets `optimizers_config.indexing_threshold` has its own."""
 
 
 def settle_config(create: pb.CreateCollection) -> pb.CollectionConfig:
@@ -40,7 +43,11 @@ def settle_config(create: pb.CreateCollection) -> pb.CollectionConfig:
             m=16, ef_construct=100, full_scan_threshold=10000, max_indexing_threads=0, on_disk=False
         ),
         optimizer_config=pb.OptimizersConfigDiff(
-            deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=5
+            deleted_threshold=0.2,
+            vacuum_min_vector_number=1000,
+            default_segment_number=0,
+            indexing_threshold=INDEXING_THRESHOLD_KB,
+            flush_interval_sec=5,
         ),
         wal_config=pb.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0, wal_retain_closed=1),
     )

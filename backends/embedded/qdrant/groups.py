@@ -14,7 +14,8 @@ from qdrant_client import grpc as pb
 
 from .errors import WrongInput, engine_errors
 from .reads import Reads, write_record, write_scored
-from .store import Collection, Store
+from .shard import Collection
+from .store import Store
 from .values import read_payload_selector, read_vectors_selector
 
 GROUP_LIMIT = 10
@@ -89,7 +90,7 @@ class Groups:
         ids = list({point.id for points in groups.values() for point in points})
         payload = read_payload_selector(request.with_payload)
         with engine_errors():
-            records = collection.shard.retrieve(ids, payload, read_vectors_selector(request.with_vectors))
+            records = collection.ask("retrieve", ids, payload, read_vectors_selector(request.with_vectors))
         found = {str(record.id): write_record(record) for record in records}
         for points, group in zip(groups.values(), answer.groups, strict=True):
             for point in points:
@@ -109,7 +110,7 @@ class Groups:
         vectors = read_vectors_selector(lookup.with_vectors) if lookup.HasField("with_vectors") else False
         ids = {str(point): point for key in keys if (point := as_point(key)) is not None}
         with engine_errors():
-            records = collection.shard.retrieve(list(ids.values()), payload, vectors)
+            records = collection.ask("retrieve", list(ids.values()), payload, vectors)
         found = {str(record.id): record for record in records}
         for key, group in zip(keys, answer.groups, strict=True):
             record = found.get(str(as_point(key)))
@@ -149,9 +150,11 @@ def _restrict(chosen: pb.Filter, key: str, only: list[Key]) -> None:
     words = [value for value in only if isinstance(value, str)]
     numbers = [value for value in only if isinstance(value, int) and value < 2**63]
     if words:
-        either.should.add(field=pb.FieldCondition(key=key, match=pb.Match(keywords={"strings": words})))
+        either.should.add(field=pb.FieldCondition(key=key, match=pb.Match(keywords=pb.RepeatedStrings(strings=words))))
     if numbers:
-        either.should.add(field=pb.FieldCondition(key=key, match=pb.Match(integers={"integers": numbers})))
+        either.should.add(
+            field=pb.FieldCondition(key=key, match=pb.Match(integers=pb.RepeatedIntegers(integers=numbers)))
+        )
 
 
 def gather(points: list[Any], group_by: str, only: list[Key]) -> dict[Key, list[Any]]:

@@ -46,7 +46,7 @@ def _service_handlers(service: ServiceDescriptor, calls: Mapping[str, Call], acc
 
 def _method_handler(
     service: ServiceDescriptor, method: MethodDescriptor, calls: Mapping[str, Call], access: Access
-) -> grpc.RpcMethodHandler:
+) -> grpc.RpcMethodHandler[Any, Any]:
     path = f"/{service.full_name}/{method.name}"
     request_type = message_factory.GetMessageClass(method.input_type)
     response_type = message_factory.GetMessageClass(method.output_type)

@@ -9,6 +9,7 @@ from qdrant_client import grpc as pb
 from .engine import edge
 from .errors import WrongInput, engine_errors
 from .filters import read_filter
+from .shard import Collection
 from .store import Store
 from .values import write_id
 
@@ -27,10 +28,10 @@ def search_matrix(store: Store, request: pb.SearchMatrixPoints) -> list[pb.Searc
     if sample < 2 or limit < 1:
         raise WrongInput(f"sample is {sample} and limit {limit}; a matrix needs 2 points and 1 neighbour or more")
     with engine_errors():
-        points = _sample(collection.shard, request, sample)
+        points = _sample(collection, request, sample)
         ids = {point.id for point in points}
         queries = [_neighbours(point, request.using, ids, limit) for point in points]
-        answers = collection.shard.query_batch(edge.QueryBatchRequest(queries)) if queries else []
+        answers = collection.ask("query_batch", edge.QueryBatchRequest(queries)) if queries else []
     return [
         pb.SearchMatrixPair(a=write_id(point.id), b=write_id(near.id), score=near.score)
         for point, answer in zip(points, answers, strict=True)
@@ -38,14 +39,14 @@ def search_matrix(store: Store, request: pb.SearchMatrixPoints) -> list[pb.Searc
     ]
 
 
-def _sample(shard: Any, request: pb.SearchMatrixPoints, count: int) -> list[Any]:
+def _sample(collection: Collection, request: pb.SearchMatrixPoints, count: int) -> list[Any]:
     wanted = [edge.HasVectorCondition(request.using)]
     if request.HasField("filter"):
         wanted.append(read_filter(request.filter))
     query = edge.QueryRequest(
         limit=count, query=edge.Sample.Random, filter=edge.Filter(must=wanted), with_vector=[request.using]
     )
-    found = shard.query(query)
+    found = collection.ask("query", query)
     return sorted(found, key=lambda point: (isinstance(point.id, int), point.id))
 
 

@@ -17,7 +17,8 @@ from .engine import edge
 from .errors import BadRequest, NotFound, WrongInput, engine_errors
 from .filters import read_filter, write_time
 from .formula import read_formula
-from .store import Collection, Store
+from .shard import Collection
+from .store import Store
 from .values import given, read_id, read_payload_selector, read_vector, read_vectors_selector
 
 DEFAULT_LIMIT = 10
@@ -58,7 +59,7 @@ class Scope:
 
     def _look_up(self, point_id: int | str) -> Any:
         with engine_errors():
-            records = self.source.shard.retrieve([point_id], False, [self.source_vector])
+            records = self.source.ask("retrieve", [point_id], False, [self.source_vector])
         if not records:
             raise NotFound(f"No point with id {point_id} found")
         vectors = records[0].vector
@@ -218,9 +219,9 @@ def _average_dense(positives: list[list[float]], negatives: list[list[float]]) -
         raise WrongInput(f"Vectors of sizes {sorted(widths)} cannot be averaged; give examples of one size")
     positive = np.mean(np.asarray(positives, np.float32), axis=0)
     if not negatives:
-        return positive.tolist()
+        return list(positive.tolist())
     negative = np.mean(np.asarray(negatives, np.float32), axis=0)
-    return (positive + positive - negative).tolist()
+    return list((positive + positive - negative).tolist())
 
 
 def _average_sparse(positives: list[Any], negatives: list[Any]) -> Any:

@@ -11,7 +11,8 @@ from .engine import edge
 from .errors import WrongInput, engine_errors
 from .filters import read_filter
 from .queries import DEFAULT_LIMIT, read_order, read_query
-from .store import Collection, Store
+from .shard import Collection
+from .store import Store
 from .values import read_id, read_payload_selector, read_vectors_selector, write_id, write_payload, write_vectors
 
 
@@ -27,7 +28,7 @@ class Reads:
         ids = list(dict.fromkeys(read_id(point) for point in request.ids))
         payload = read_payload_selector(request.with_payload)
         with engine_errors():
-            records = collection.shard.retrieve(ids, payload, read_vectors_selector(request.with_vectors))
+            records = collection.ask("retrieve", ids, payload, read_vectors_selector(request.with_vectors))
         return [write_record(record) for record in records]
 
     def scroll(self, request: pb.ScrollPoints) -> tuple[list[pb.RetrievedPoint], pb.PointId | None]:
@@ -48,7 +49,7 @@ class Reads:
                 with_vector=read_vectors_selector(request.with_vectors),
                 order_by=read_order(request.order_by) if ordered else None,
             )
-            records, following = collection.shard.scroll(scroll)
+            records, following = collection.ask("scroll", scroll)
         end = following is None or ordered
         return [write_record(record) for record in records], None if end else write_id(following)
 
@@ -58,7 +59,7 @@ class Reads:
         with engine_errors():
             chosen = read_filter(request.filter) if request.HasField("filter") else None
             exact = request.exact if request.HasField("exact") else True
-            return int(collection.shard.count(edge.CountRequest(exact=exact, filter=chosen)))
+            return int(collection.ask("count", edge.CountRequest(exact=exact, filter=chosen)))
 
     def facet(self, request: pb.FacetCounts) -> list[pb.FacetHit]:
         """The commonest values of an indexed payload key, most frequent first."""
@@ -70,7 +71,7 @@ class Reads:
                 exact=request.exact,
                 filter=read_filter(request.filter) if request.HasField("filter") else None,
             )
-            hits = collection.shard.facet(facet).hits
+            hits = collection.ask("facet", facet).hits
         return [pb.FacetHit(value=write_facet(hit.value), count=hit.count) for hit in hits]
 
     def query(self, request: pb.QueryPoints) -> list[pb.ScoredPoint]:
@@ -81,14 +82,14 @@ class Reads:
     def run(self, collection: Collection, request: pb.QueryPoints) -> list[Any]:
         """The engine's own answer to a query."""
         with engine_errors():
-            return list(collection.shard.query(read_query(self._store, collection, request)))
+            return list(collection.ask("query", read_query(self._store, collection, request)))
 
     def query_batch(self, collection_name: str, requests: Iterable[pb.QueryPoints]) -> list[pb.BatchResult]:
         """Several queries on one collection, planned together by the engine."""
         collection = self._store.collection(collection_name)
         with engine_errors():
             queries = [read_query(self._store, collection, request) for request in requests]
-            answers = collection.shard.query_batch(edge.QueryBatchRequest(queries)) if queries else []
+            answers = collection.ask("query_batch", edge.QueryBatchRequest(queries)) if queries else []
         return [pb.BatchResult(result=[write_scored(point) for point in answer]) for answer in answers]
 
 

@@ -17,10 +17,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from . import rest_answers as answers
+from . import rest_legacy as legacy
 from . import rest_requests as requests
 from .access import OPEN_PATHS, Access
 from .errors import Internal, NotFound, ServiceError, Unauthenticated, Unreadable, Unsupported
 from .service import TITLE, VERSION, Call
+from .values import read_id
 
 log = logging.getLogger(__name__)
 
@@ -134,11 +136,7 @@ def address(message: Any, places: Mapping[str, str]) -> None:
 def wants_payload(request: Any) -> bool:
     """Whether a request asked for payloads."""
     wanted = request.with_payload
-    return (
-        (wanted.WhichOneof("selector_options") != "enable"
-        and wanted.WhichOneof("selector_options") is not None)
-        or bool(wanted.enable)
-    )
+    return bool(wanted.enable) or wanted.WhichOneof("selector_options") in {"include", "exclude"}
 
 
 def _points(request: Any, response: Any) -> Any:
@@ -152,6 +150,10 @@ def _queried(request: Any, response: Any) -> Any:
 def _query_batch(request: pb.QueryBatchPoints, response: pb.QueryBatchResponse) -> Any:
     pairs = zip(request.query_points, response.result, strict=True)
     return [{"points": answers.points(each.result, wants_payload(query))} for query, each in pairs]
+
+
+def _legacy_batch(request: pb.QueryBatchPoints, response: pb.QueryBatchResponse) -> Any:
+    return [answer["points"] for answer in _query_batch(request, response)]
 
 
 def _groups(request: Any, response: Any) -> Any:
@@ -168,7 +170,7 @@ def _one_point(request: pb.GetPoints, response: pb.GetResponse) -> Any:
 
 
 def _scrolled(request: pb.ScrollPoints, response: pb.ScrollResponse) -> Any:
-    following = answers.read_id(response.next_page_offset) if response.HasField("next_page_offset") else None
+    following = read_id(response.next_page_offset) if response.HasField("next_page_offset") else None
     return {"points": _points(request, response), "next_page_offset": following}
 
 
@@ -293,4 +295,14 @@ OPERATIONS = (
         lambda q, r: answers.offsets(r.result),
     ),
     Operation("GET", f"{_P}/{{id}}", f"{_POINTS}Get", _whole_point, _one_point),
+    Operation("POST", f"{_P}/search", f"{_POINTS}Query", legacy.single(legacy.Search), _points),
+    Operation("POST", f"{_P}/search/batch", f"{_POINTS}QueryBatch", legacy.batch(legacy.Search), _legacy_batch),
+    Operation("POST", f"{_P}/search/groups", f"{_POINTS}QueryGroups", legacy.groups(legacy.SearchGroups), _groups),
+    Operation("POST", f"{_P}/recommend", f"{_POINTS}Query", legacy.single(legacy.Recommend), _points),
+    Operation("POST", f"{_P}/recommend/batch", f"{_POINTS}QueryBatch", legacy.batch(legacy.Recommend), _legacy_batch),
+    Operation(
+        "POST", f"{_P}/recommend/groups", f"{_POINTS}QueryGroups", legacy.groups(legacy.RecommendGroups), _groups
+    ),
+    Operation("POST", f"{_P}/discover", f"{_POINTS}Query", legacy.single(legacy.Discover), _points),
+    Operation("POST", f"{_P}/discover/batch", f"{_POINTS}QueryBatch", legacy.batch(legacy.Discover), _legacy_batch),
 )

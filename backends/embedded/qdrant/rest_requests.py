@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from qdrant_client import grpc as pb
@@ -16,6 +16,8 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from qdrant_client.http import models
 
 from .errors import Unreadable
+
+M = TypeVar("M")
 
 NAMES = {"with_vector": "with_vectors", "shard_key": "shard_key_selector", "vector_name": "using"}
 CONVERT: dict[str, Callable[[Any], Any]] = {
@@ -59,7 +61,7 @@ def describe(error: ValidationError) -> str:
     return f"{found['msg']} at {place}" if place else str(found["msg"])
 
 
-def fill(message: Any, model: BaseModel, *names: str) -> Any:
+def fill(message: M, model: BaseModel, *names: str) -> M:
     """Copy the named fields of a model that were given into a message, converted where the two differ."""
     for name in names:
         value = getattr(model, name)
@@ -157,20 +159,25 @@ def facet(body: bytes) -> pb.FacetCounts:
 
 
 def query(body: bytes) -> pb.QueryPoints:
-    return _query(parse(models.QueryRequest, body))
+    return plain_query(parse(models.QueryRequest, body))
 
 
-def _query(model: models.QueryRequest) -> pb.QueryPoints:
+def plain_query(model: models.QueryRequest) -> pb.QueryPoints:
+    """The message of a universal query."""
     return RestToGrpc.convert_query_request(model, "")
 
 
 def query_batch(body: bytes) -> pb.QueryBatchPoints:
     model = parse(models.QueryRequestBatch, body)
-    return pb.QueryBatchPoints(query_points=[_query(search) for search in model.searches])
+    return pb.QueryBatchPoints(query_points=[plain_query(search) for search in model.searches])
 
 
 def query_groups(body: bytes) -> pb.QueryPointGroups:
-    model = parse(models.QueryGroupsRequest, body)
+    return grouped(parse(models.QueryGroupsRequest, body))
+
+
+def grouped(model: models.QueryGroupsRequest) -> pb.QueryPointGroups:
+    """The message of a grouped query."""
     given = model.prefetch
     prefetches = [] if given is None else given if isinstance(given, list) else [given]
     request = pb.QueryPointGroups(prefetch=[RestToGrpc.convert_prefetch_query(item) for item in prefetches])
@@ -201,7 +208,7 @@ def create_collection(body: bytes) -> pb.CreateCollection:
         if value is not None:
             getattr(request, target).CopyFrom(convert(value))
     if model.sharding_method is not None:
-        request.sharding_method = RestToGrpc.convert_sharding_method(model.sharding_method)
+        request.sharding_method = pb.ShardingMethod.Value(model.sharding_method.value.capitalize())
     for key, value in RestToGrpc.convert_payload(getattr(model, "metadata", None) or {}).items():
         request.metadata[key].CopyFrom(value)
     return fill(request, model, "shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
@@ -227,6 +234,11 @@ def create_index(body: bytes) -> pb.CreateFieldIndexCollection:
     return request
 
 
+def read_datatype(datatype: models.VectorStorageDatatype) -> Any:
+    """The protobuf's name of a storage type."""
+    return pb.Datatype.Value(datatype.value.capitalize())
+
+
 def create_vector_name(body: bytes) -> pb.CreateVectorNameRequest:
     model = parse(models.VectorNameConfig, body)
     request = pb.CreateVectorNameRequest()
@@ -239,11 +251,11 @@ def create_vector_name(body: bytes) -> pb.CreateVectorNameRequest:
                 RestToGrpc.convert_multivector_config(dense.multivector_config)
             )
         if dense.datatype is not None:
-            request.dense_config.datatype = RestToGrpc.convert_datatype(dense.datatype)
+            request.dense_config.datatype = read_datatype(dense.datatype)
         return request
     request.sparse_config.SetInParent()
     if model.sparse.modifier is not None:
         request.sparse_config.modifier = RestToGrpc.convert_modifier(model.sparse.modifier)
     if model.sparse.datatype is not None:
-        request.sparse_config.datatype = RestToGrpc.convert_datatype(model.sparse.datatype)
+        request.sparse_config.datatype = read_datatype(model.sparse.datatype)
     return request

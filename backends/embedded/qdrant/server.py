@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -15,15 +16,16 @@ import uvicorn
 
 from .access import Access
 from .grpc_api import grpc_server
+from .indexing import Indexer
 from .rest_api import rest_app
-from .service import service_calls
+from .service import Call, service_calls
 from .store import Store
 
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 5.0
 DRAIN_SECONDS = 10.0
-THREADS = 16
+THREADS = 8
 
 
 class QdrantServer:
@@ -70,11 +72,12 @@ class QdrantServer:
             self.stop()
             raise
         self._run(self._flush_often, "qdrant-flush")
+        self._run(Indexer(self._store, self._stopping).run, "qdrant-index")
         return self
 
-    def _start_rest(self, calls: dict[str, object], listening: socket.socket) -> None:
+    def _start_rest(self, calls: Mapping[str, Call], listening: socket.socket) -> None:
         config = uvicorn.Config(
-            rest_app(calls, self._access),  # type: ignore[arg-type]
+            rest_app(calls, self._access),
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -87,8 +90,8 @@ class QdrantServer:
             if not thread.is_alive():
                 raise OSError(f"REST listener on {self.host}:{self.rest_port} did not start; its log says why")
 
-    def _run(self, work: object, name: str) -> threading.Thread:
-        thread = threading.Thread(target=work, name=name, daemon=True)  # type: ignore[arg-type]
+    def _run(self, work: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
         return thread

@@ -8,7 +8,6 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,9 @@ from .catalog import Catalog, Entry, read_catalog, sync_folder, write_catalog
 from .config import engine_config
 from .engine import edge
 from .errors import AlreadyExists, NotFound, Unprocessable, WrongInput, engine_errors
+from .shard import Collection
 
 FORBIDDEN = '/\\:*?"<>|\0\x1f'
-
-
-@dataclass
-class Collection:
-    """An open collection: its shard, its configuration, and the order of its writes."""
-
-    name: str
-    folder: Path
-    shard: Any
-    config: pb.CollectionConfig
-    writing: threading.RLock = field(default_factory=threading.RLock)
-    updates: int = 0
-    dirty: bool = False
-
-    def update(self, operation: Any) -> int:
-        """Apply one of the engine's update operations and return its number since the start.
-
-        When it returns, the operation is in the shard's write-ahead log: a killed process does not lose it.
-        """
-        with self.writing, engine_errors():
-            self.shard.update(operation)
-            self.dirty = True
-            self.updates += 1
-            return self.updates
 
 
 class Store:
@@ -78,7 +54,7 @@ class Store:
         known = {entry.shard for entry in self._catalog.collections.values()}
         for folder in self._shards.iterdir():
             if folder.name not in known:
-                shutil.rmtree(folder)
+                shutil.rmtree(folder, ignore_errors=True)  # an indexing child may be dying in it
 
     def collection(self, name: str) -> Collection:
         """The collection of that name or alias; raises NotFound."""
@@ -89,7 +65,7 @@ class Store:
 
     def collections(self) -> list[Collection]:
         """Every collection, by name."""
-        return [self._open[name] for name in sorted(self._open)]
+        return sorted(self._open.values(), key=lambda collection: collection.name)
 
     def exists(self, name: str) -> bool:
         """Whether a collection or an alias has that name."""
@@ -115,24 +91,33 @@ class Store:
 
     def delete(self, name: str) -> bool:
         """Drop a collection with its aliases; False when there is none of that name."""
-        with self._changing:
-            collection = self._open.get(name)
-            if collection is None:
+        collection = self._open.get(name)
+        if collection is None:
+            return False
+        with collection.writing, self._changing:  # in this order everywhere
+            if self._open.get(name) is not collection:
                 return False
             self._change(self._catalog.without_collection(name))
             del self._open[name]
-        with collection.writing:
-            collection.shard.close()
+            collection.drop()
         shutil.rmtree(collection.folder)
         return True
 
     def reconfigure(self, collection: Collection, change: Callable[[pb.CollectionConfig], pb.CollectionConfig]) -> None:
         """Replace a collection's configuration; the engine takes it up when it next rebuilds the shard."""
         with self._changing:
+            if self._open.get(collection.name) is not collection:
+                raise NotFound(f"Collection `{collection.name}` doesn't exist!")
             config = change(collection.config)
             engine_config(config)
             self._change(self._catalog.with_collection(collection.name, Entry(collection.folder.name, config)))
             collection.config = config
+
+    def move(self, collection: Collection, folder: Path, shard: Any) -> None:
+        """Let a collection go on in another folder, that of an indexed copy of its shard."""
+        with self._changing:
+            self._change(self._catalog.with_collection(collection.name, Entry(folder.name, collection.config)))
+            collection.folder, collection.shard = folder, shard
 
     def aliases(self) -> list[tuple[str, str]]:
         """Every (alias, collection), by alias."""
@@ -174,21 +159,16 @@ class Store:
         self._catalog = catalog
 
     def flush(self) -> None:
-        """Write what the collections hold in memory to their segments, so that the next start replays less."""
+        """Flush every collection that was written to."""
         for collection in self.collections():
-            with collection.writing:
-                if collection.dirty and collection.name in self._open:
-                    collection.shard.flush()
-                    collection.dirty = False
+            collection.flush()
 
     def close(self) -> None:
         """Flush and close every shard and let the folder go."""
-        with self._changing:
-            for collection in self._open.values():
-                with collection.writing:
-                    collection.shard.close()
-            self._open.clear()
-            os.close(self._lock)
+        for collection in self.collections():
+            collection.drop()
+        self._open.clear()
+        os.close(self._lock)
 
 
 def lock_folder(data: Path) -> int:

@@ -103,7 +103,7 @@ def read_vector(vector: pb.Vector | pb.VectorInput) -> Any:
 
     Raises Unsupported for text, images and objects: the embedded engine runs no inference.
     """
-    kind = vector.WhichOneof("vector" if isinstance(vector, pb.Vector) else "variant")
+    kind = vector.WhichOneof("vector") if isinstance(vector, pb.Vector) else vector.WhichOneof("variant")
     if kind == "dense":
         return list(vector.dense.data)
     if kind == "sparse":

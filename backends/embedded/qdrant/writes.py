@@ -12,7 +12,8 @@ from .engine import edge
 from .errors import NotFound, WrongInput, engine_errors
 from .filters import read_filter
 from .indexes import read_index
-from .store import Collection, Store
+from .shard import Collection
+from .store import Store
 from .values import given, read_id, read_payload, read_vectors
 
 _MODES = {
@@ -202,7 +203,9 @@ def new_vector(request: pb.CreateVectorNameRequest) -> tuple[Any, Callable[[pb.C
     vector = pb.VectorParams(
         size=dense.size, distance=dense.distance, multivector_config=multi, datatype=given(dense, "datatype")
     )
-    check_vectors(pb.CollectionParams(vectors_config=pb.VectorsConfig(params_map={"map": {name: vector}})))
+    check_vectors(
+        pb.CollectionParams(vectors_config=pb.VectorsConfig(params_map=pb.VectorParamsMap(map={name: vector})))
+    )
     operation = create.create_dense_vector(
         name,
         dense.size,
