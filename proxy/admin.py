@@ -1,0 +1,60 @@
+"""The admin listener: health, readiness, metrics, and what each worker serves with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Supervised(Protocol):
+    """What the admin listener asks of the supervisor."""
+
+    async def readiness(self) -> tuple[bool, str]:
+        """Whether requests should be sent here, and why not."""
+
+    async def metrics(self) -> bytes:
+        """The exposition text."""
+
+    def status(self) -> dict[str, object]:
+        """Generation, last reload and workers, as JSON."""
+
+    async def reload(self) -> str | None:
+        """Read the configuration again; the problem, if it cannot be used."""
+
+
+def build_admin(supervised: Supervised) -> Starlette:
+    """Build the admin listener's application."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        ready, reason = await supervised.readiness()
+        return PlainTextResponse(f"{reason}\n", status_code=200 if ready else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(await supervised.metrics(), media_type=EXPOSITION)
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(supervised.status())
+
+    async def reload(_: Request) -> Response:
+        problem = await supervised.reload()
+        body = {"problem": problem, **supervised.status()}
+        return JSONResponse(body, status_code=200 if problem is None else 422)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/status", status),
+            Route("/reload", reload, methods=["POST"]),
+        ]
+    )

@@ -1,0 +1,212 @@
+"""The ASGI application that Envoy runs inside each worker: requests in, answers or errors out.
+
+Map of the path: `app` gathers the body, `driver.exchange` does the work, `_relay` sends the answer, `_rescue` turns
+whatever went wrong into a gRPC status or the database's own REST error. Only this file knows ASGI.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from crossfade.backends.dialect import Dialect, Failure, Operation, Transport
+from crossfade.backends.qdrant import QdrantDialect
+
+from .driver import Incoming, Outgoing, exchange
+from .errors import BodyTooLarge, CrossfadeError
+from .framing import frame
+from .live import RUN_DIR, Live
+from .upstream import HeaderList, call_upstream, forwarded_headers, returned_headers
+from .worker import Worker
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+MARK = b"x-crossfade"
+
+log = logging.getLogger("crossfade.app")
+
+
+class ClientGone(Exception):
+    """The client cancelled or hung up; there is nobody to answer."""
+
+
+class App:
+    """One database's application; pyvoy runs it on an event loop of its own for each listener."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        await _serve(scope["state"]["worker"], scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        run_dir = Path(os.environ[RUN_DIR])
+        await receive()
+        try:
+            worker = Worker(_live_snapshot(run_dir), self._dialect, run_dir)
+        except (CrossfadeError, OSError, ValueError) as error:
+            log.error("the worker cannot start: %s", error)
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        scope["state"]["worker"] = worker
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        worker.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+_live: Live | None = None
+_live_lock = threading.Lock()
+
+
+def _live_snapshot(run_dir: Path) -> Live:
+    """The process's one Live: its listeners' loops share it."""
+    global _live
+    with _live_lock:
+        if _live is None:
+            _live = Live(run_dir)
+        return _live
+
+
+async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
+    headers: HeaderList = scope["headers"]
+    transport: Transport = "grpc" if _value(headers, b"content-type").startswith(b"application/grpc") else "rest"
+    path = scope["raw_path"].decode("ascii", "surrogateescape")
+    operation = worker.dialect.find_operation(transport, scope["method"], path)
+    name = operation.name if operation is not None else "other"
+    try:
+        body = await _gather(receive, headers, worker.live.snapshot.config.limits.body)
+        incoming_query = scope["query_string"].decode("ascii", "surrogateescape")
+        authority = _value(headers, b"host").decode("latin-1") or "upstream"
+        if operation is None:
+            outgoing = await _pass_on(worker, transport, scope, headers, authority, path, incoming_query, body)
+        else:
+            incoming = Incoming(operation, headers, authority, path, incoming_query, body)
+            outgoing = await exchange(worker, incoming)
+        done = outgoing.mark.partition(";")[0] if outgoing.mark else "passed"
+        worker.tally.requests[name, transport, done] += 1
+        await _relay(outgoing, transport, send)
+    except ClientGone:
+        worker.tally.requests[name, transport, "cancelled"] += 1
+    except CrossfadeError as error:
+        worker.tally.errors[name, error.label] += 1
+        await _rescue(worker, operation, transport, error, send)
+    except Exception:  # whatever it is must not reach the client as UNKNOWN
+        log.exception("%s failed", name)
+        worker.tally.errors[name, "internal"] += 1
+        await _rescue(
+            worker, operation, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
+        )
+
+
+async def _gather(receive: Receive, headers: HeaderList, limit: int) -> bytes:
+    """The request's whole body; raises BodyTooLarge, ClientGone."""
+    stated = _value(headers, b"content-length")
+    if stated.isdigit() and int(stated) > limit:
+        raise BodyTooLarge(size=int(stated), limit=limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            raise ClientGone
+        chunk: bytes = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(size=None, limit=limit)
+        chunks.append(chunk)
+        if not event.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _pass_on(
+    worker: Worker,
+    transport: Transport,
+    scope: Scope,
+    headers: HeaderList,
+    authority: str,
+    path: str,
+    query: str,
+    body: bytes,
+) -> Outgoing:
+    """A request that a route sent here though its method carries no vector: byte for byte."""
+    target = worker.target(worker.live.snapshot, transport)
+    whole = f"{path}?{query}" if query else path
+    sent = forwarded_headers(headers, frozenset())
+    return Outgoing(await call_upstream(target, scope["method"], authority, whole, sent, body), None, None)
+
+
+async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
+    """Send an answer: an unchanged one chunk by chunk, the last one held back to be marked as such."""
+    response = outgoing.response
+    headers = returned_headers(response)
+    if outgoing.mark is not None:
+        headers.append((MARK, outgoing.mark.encode("latin-1", "replace")))
+    # An answer of headers only (a gRPC error) has its status there, and must not announce trailers.
+    trailers = transport == "grpc" and "grpc-status" not in response.headers
+    if outgoing.body is None and (length := response.headers.get("content-length")) is not None:
+        headers.append((b"content-length", length.encode("latin-1")))
+    start: dict[str, Any] = {"type": "http.response.start", "status": response.status, "headers": headers}
+    if trailers:
+        start["trailers"] = True
+    await send(start)
+    if outgoing.body is not None:
+        await send({"type": "http.response.body", "body": outgoing.body})
+    else:
+        held = b""
+        async for chunk in response.content:
+            if held:
+                await send({"type": "http.response.body", "body": held, "more_body": True})
+            held = bytes(chunk)
+        await send({"type": "http.response.body", "body": held})
+    if trailers:
+        ending = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.trailers.items()]
+        cut = [(b"grpc-status", b"14"), (b"grpc-message", b"the upstream's answer ended without a status")]
+        await send({"type": "http.response.trailers", "headers": ending or cut})
+
+
+async def _rescue(
+    worker: Worker, operation: Operation | None, transport: Transport, error: CrossfadeError, send: Send
+) -> None:
+    """Answer with an error in the database's own form."""
+    failure = Failure(error.grpc_code, error.http_status, f"crossfade: {error}")
+    answer = worker.dialect.fail(operation, transport, failure)
+    headers = [(b"content-type", answer.content_type.encode())]
+    if transport == "rest":
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+        await send({"type": "http.response.start", "status": answer.http_status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        return
+    status = [(b"grpc-status", str(answer.grpc_code).encode()), (b"grpc-message", _grpc_message(answer.message))]
+    if not answer.body:
+        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *status]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+    await send({"type": "http.response.body", "body": frame(answer.body)})
+    await send({"type": "http.response.trailers", "headers": status})
+
+
+def _grpc_message(message: str) -> bytes:
+    """Percent-encode a message as gRPC's grpc-message wants it."""
+    return quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
+
+
+def _value(headers: HeaderList, name: bytes) -> bytes:
+    for key, value in headers:
+        if key == name:
+            return value
+    return b""
+
+
+qdrant = App(QdrantDialect())

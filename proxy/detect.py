@@ -1,0 +1,83 @@
+"""Which model made this vector? Declared ones first, then who asks, then the collection's flag.
+
+1. the request's header or metadata (`detect.header`); 2. the message itself (a Document's model) or the vector's name
+(`fields.NAME.declares`); 3. the client's identity (`detect.clients`); 4. for stored vectors the index's model, for
+queries and answers `query_model`, the flag people flip.
+
+A declared model is taken at its word, so a vector of another length is refused. What only stands by default (3. and 4.)
+gives way when exactly one other model of the field has the vector's length: the dimension then says which one made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from crossfade.backends.dialect import Role
+
+from .config import Detect
+from .errors import ModelNotMapped, UnknownModel, WrongDimension
+from .routing import Space
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a request says about its model as a whole."""
+
+    header: str | None = None
+    client: str | None = None  # the model of the client's identity
+    header_name: str = ""
+
+
+def read_declared(headers: Mapping[str, str], detect: Detect) -> Declared:
+    """Read a request's headers (lower-case names; of a repeated one the last value counts)."""
+    client = headers.get(detect.clients.header)
+    return Declared(
+        header=headers.get(detect.header),
+        client=detect.clients.models.get(client) if client is not None else None,
+        header_name=detect.header,
+    )
+
+
+def detect_model(
+    space: Space, declared: Declared, role: Role, in_message: str | None, dim: int | None, known: Mapping[str, int]
+) -> str:
+    """The model that made a vector of `dim` dimensions (None: no vector at hand) standing in `space`.
+
+    Raises UnknownModel, ModelNotMapped and WrongDimension.
+    """
+    model = declared.header or in_message or space.declares
+    if model is None:
+        return _default_model(space, declared, role, dim)
+    if model not in space.dims:
+        _refuse_model(space, declared, model, in_message, known)
+    if dim is not None and dim != space.dims[model]:
+        raise WrongDimension(dim=dim, model=model, collection=space.collection, field=space.field, known=space.dims)
+    return model
+
+
+def _default_model(space: Space, declared: Declared, role: Role, dim: int | None) -> str:
+    flag = space.index_model if role is Role.DOCUMENT else space.query_model
+    client = declared.client if declared.client in space.dims else None
+    model = client or flag
+    if dim is None or space.dims[model] == dim:
+        return model
+    fitting = [name for name, length in space.dims.items() if length == dim]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise WrongDimension(dim=dim, model=model, collection=space.collection, field=space.field, known=space.dims)
+
+
+def _refuse_model(
+    space: Space, declared: Declared, model: str, in_message: str | None, known: Mapping[str, int]
+) -> None:
+    if model in known:
+        raise ModelNotMapped(
+            model=model,
+            index_model=space.index_model,
+            collection=space.collection,
+            field=space.field,
+            mapped=list(space.adapters),
+        )
+    by = f"the header {declared.header_name}" if declared.header else "the message" if in_message else "the vector name"
+    raise UnknownModel(model=model, collection=space.collection, declared_by=by, known=known)

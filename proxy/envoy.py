@@ -1,0 +1,178 @@
+"""Config -> Envoy's bootstrap: listeners, filters and error bodies. Pure; routes and clusters come from files.
+
+Methods that can carry a vector are switched through Python by their route (`envoy_routes`); everything else is Envoy's
+alone, streamed, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from crossfade.backends.dialect import Transport
+
+from .config import Config
+from .config_fields import serving_upstream
+from .config_values import Address
+
+Envoy = dict[str, Any]
+FILTER = "crossfade"
+_TYPE = "type.googleapis.com/envoy"
+_MANAGER = f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_MIB = 1 << 20
+
+# What is buffered for one connection or stream before the peer is made to wait: a 512 MiB body on a native route
+# passes in bounded memory.
+CONNECTION_BUFFER = _MIB
+STREAM_WINDOW = _MIB
+CONNECTION_WINDOW = 16 * _MIB
+
+
+def build_bootstrap(config: Config, run_dir: str, module: str) -> Envoy:
+    """Build the bootstrap that every worker starts from.
+
+    `run_dir` holds the route and cluster files; `module` is the path of pyvoy's dynamic module. The admin address is
+    each worker's own and is merged in on its command line.
+    """
+    listeners = [_build_listener(listener, run_dir, module) for listener in listeners_of(config)]
+    return {
+        "node": {"id": "crossfade", "cluster": "crossfade"},
+        "dynamic_resources": {"cds_config": watched_file(f"{run_dir}/cds.json", run_dir)},
+        "static_resources": {"listeners": listeners},
+        "overload_manager": {"resource_monitors": [_connection_limit()]},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """One port of the data plane."""
+
+    name: str
+    kind: str
+    transport: Transport
+    address: Address
+    upstream: str
+
+
+def listeners_of(config: Config) -> list[Listener]:
+    """Every port of the data plane."""
+    found = []
+    for kind, listener in config.listen.kinds.items():
+        upstream = serving_upstream(config, kind, listener)
+        assert upstream is not None  # the configuration's check refuses a listener without an upstream
+        if listener.grpc is not None:
+            found.append(Listener(f"{kind}-grpc", kind, "grpc", listener.grpc, upstream))
+        if listener.rest is not None:
+            found.append(Listener(f"{kind}-rest", kind, "rest", listener.rest, upstream))
+    return found
+
+
+def _connection_limit() -> Envoy:
+    """Far above what a database takes; without any limit Envoy warns at every start."""
+    monitors = f"{_TYPE}.extensions.resource_monitors"
+    return {
+        "name": "envoy.resource_monitors.global_downstream_max_connections",
+        "typed_config": {
+            "@type": f"{monitors}.downstream_connections.v3.DownstreamConnectionsConfig",
+            "max_active_downstream_connections": "50000",
+        },
+    }
+
+
+def watched_file(path: str, directory: str) -> Envoy:
+    """A resource file that Envoy reads again whenever one is renamed into its directory."""
+    return {
+        "path_config_source": {"path": path, "watched_directory": {"path": directory}},
+        "resource_api_version": "V3",
+    }
+
+
+def socket_address(address: Address) -> Envoy:
+    return {"socket_address": {"address": address.host, "port_value": address.port}}
+
+
+def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
+    name = listener.name
+    manager = {
+        "@type": f"{_MANAGER}",
+        "stat_prefix": name,
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": name, "config_source": watched_file(f"{run_dir}/rds-{name}.json", run_dir)},
+        "http_filters": [_python_filter(listener.kind, module), _router_filter()],
+        "http2_protocol_options": {
+            "initial_stream_window_size": STREAM_WINDOW,
+            "initial_connection_window_size": CONNECTION_WINDOW,
+            "max_concurrent_streams": 2048,
+        },
+        # A transparent proxy leaves requests as they are: no normalising, no request ids, no hop headers of its own.
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "generate_request_id": False,
+        "skip_xff_append": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "common_http_protocol_options": {"headers_with_underscores_action": "ALLOW", "max_headers_count": 1000},
+        "http_protocol_options": {"accept_http_10": True},
+        "max_request_headers_kb": 1024,
+        # Deadlines are the client's: an idle connection or a long upsert is not ours to cut.
+        "stream_idle_timeout": "0s",
+        "request_timeout": "0s",
+        "drain_timeout": "1s",
+        "delayed_close_timeout": "1s",
+    }
+    if (listener.kind, listener.transport) == ("qdrant", "rest"):
+        manager["local_reply_config"] = _qdrant_errors()
+    return {
+        "name": name,
+        "address": socket_address(listener.address),
+        "enable_reuse_port": True,
+        "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
+        "socket_options": [{"level": 6, "name": 1, "int_value": 1, "state": "STATE_LISTENING"}],  # TCP_NODELAY
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def _python_filter(kind: str, module: str) -> Envoy:
+    settings = {
+        "app": f"crossfade.proxy.app:{kind}",
+        "interface": "asgi",
+        "root_path": "",
+        "lifespan": True,
+        "worker_threads": 1,
+    }
+    return {
+        "name": FILTER,
+        "disabled": True,  # a route switches it on
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+            "dynamic_module_config": {"module": {"local": {"filename": module}}},
+            "filter_name": "pyvoy",
+            "filter_config": {
+                "@type": "type.googleapis.com/google.protobuf.StringValue",
+                "value": json.dumps(settings),
+            },
+        },
+    }
+
+
+def _router_filter() -> Envoy:
+    return {
+        "name": "envoy.filters.http.router",
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.filters.http.router.v3.Router",
+            "suppress_envoy_headers": True,
+        },
+    }
+
+
+def _qdrant_errors() -> Envoy:
+    """Envoy's own answers (upstream down, body too large) in the form of Qdrant's REST errors."""
+    return {
+        "body_format": {
+            "json_format": {"status": {"error": "crossfade: %LOCAL_REPLY_BODY%"}, "time": 0.0},
+            "content_type": "application/json",
+        }
+    }

@@ -1,0 +1,95 @@
+"""Config -> Envoy's clusters (CDS): one for each upstream and transport."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import Config, Upstream
+from .config_values import Address, Origin
+
+_TYPE = "type.googleapis.com/envoy"
+_UNBOUNDED = 1_000_000
+
+
+def cluster_name(upstream: str, transport: str) -> str:
+    return f"{upstream}-{transport}"
+
+
+def build_clusters(config: Config, version: str) -> dict[str, Any]:
+    """Build the CDS file: {version_info, resources}."""
+    resources = []
+    for name, upstream in config.upstreams.items():
+        if upstream.grpc is not None:
+            resources.append(
+                _build_cluster(cluster_name(name, "grpc"), upstream.grpc, upstream, secure=bool(upstream.tls))
+            )
+        if upstream.rest is not None:
+            resources.append(
+                _build_cluster(cluster_name(name, "rest"), upstream.rest, upstream, secure=_is_https(upstream.rest))
+            )
+    return {"version_info": version, "resources": resources}
+
+
+def _is_https(origin: Origin) -> bool:
+    return origin.scheme == "https"
+
+
+def _build_cluster(name: str, place: Address | Origin, upstream: Upstream, *, secure: bool) -> dict[str, Any]:
+    address = place.address if isinstance(place, Origin) else place
+    host, port = address.host, address.port
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+    protocol: dict[str, Any] = (
+        {"http2_protocol_options": {"initial_stream_window_size": 1 << 20, "initial_connection_window_size": 16 << 20}}
+        if isinstance(place, Address)
+        else {"http_protocol_options": {}}
+    )
+    cluster = {
+        "@type": f"{_TYPE}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": f"{upstream.connect_timeout}s",
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": protocol,
+            }
+        },
+        # The database limits its own load; Envoy's defaults (1,024 of each) would turn a busy minute into errors.
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": _UNBOUNDED,
+                    "max_pending_requests": _UNBOUNDED,
+                    "max_requests": _UNBOUNDED,
+                    "max_retries": 1024,
+                }
+            ]
+        },
+        "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 30}},
+    }
+    if secure:
+        cluster["transport_socket"] = _build_tls(host, upstream)
+    return cluster
+
+
+def _build_tls(host: str, upstream: Upstream) -> dict[str, Any]:
+    context: dict[str, Any] = {"alpn_protocols": ["h2", "http/1.1"]}
+    tls = upstream.tls
+    ca = str(tls.ca) if tls is not None and tls.ca is not None else "/etc/ssl/certs/ca-certificates.crt"
+    context["validation_context"] = {"trusted_ca": {"filename": ca}}
+    if tls is not None and tls.cert is not None:
+        context["tls_certificates"] = [
+            {"certificate_chain": {"filename": str(tls.cert)}, "private_key": {"filename": str(tls.key)}}
+        ]
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": context,
+            "sni": (tls.server_name if tls is not None else None) or host,
+            "auto_sni_san_validation": True,
+        },
+    }

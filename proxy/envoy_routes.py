@@ -1,0 +1,90 @@
+"""Config + dialect -> Envoy's routes (RDS): which requests go through Python, and which straight to the upstream."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from crossfade.backends.dialect import Dialect, Operation
+
+from .config import Config
+from .config_fields import collection_upstream
+from .envoy import FILTER, Listener
+from .envoy_clusters import cluster_name
+
+_TYPE = "type.googleapis.com/envoy"
+_SWITCH_ON = {FILTER: {"@type": f"{_TYPE}.config.route.v3.FilterConfig", "config": {}}}
+
+# Nothing of these was seen by the upstream when they fire, so a write cannot be done twice.
+_SAFE_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
+
+
+def build_routes(config: Config, dialect: Dialect, listener: Listener, version: str) -> dict[str, Any]:
+    """Build the RDS file of one listener: {version_info, resources}.
+
+    gRPC names the collection in its body, so a method goes through Python as soon as one configured collection needs
+    it; REST names it in the path, so only the configured collections do.
+    """
+    action = _route_action(cluster_name(listener.upstream, listener.transport))
+    collections = sorted(
+        name
+        for name, settings in config.collections.items()
+        if collection_upstream(config, settings) == listener.upstream
+    )
+    routes = []
+    if collections:
+        routes = [
+            {"match": match, "route": action, "typed_per_filter_config": _SWITCH_ON}
+            for operation in dialect.operations
+            if operation.transport == listener.transport
+            for match in _match_operation(operation, collections)
+        ]
+    routes.append({"match": {"prefix": "/"}, "route": action})
+    route_configuration = {
+        "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
+        "name": listener.name,
+        "virtual_hosts": [{"name": listener.name, "domains": ["*"], "routes": routes}],
+    }
+    return {"version_info": version, "resources": [route_configuration]}
+
+
+def _route_action(cluster: str) -> dict[str, Any]:
+    return {
+        "cluster": cluster,
+        "timeout": "0s",
+        "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # 0: as long as the client's own deadline says
+        "retry_policy": _SAFE_RETRIES,
+    }
+
+
+def _match_operation(operation: Operation, collections: list[str]) -> list[dict[str, Any]]:
+    if operation.transport == "grpc":
+        return [{"path": operation.path}]
+    method = {"name": ":method", "string_match": {"exact": operation.method}}
+    return [{"safe_regex": {"regex": _path_regex(operation.path, collections)}, "headers": [method]}]
+
+
+def _path_regex(template: str, collections: list[str]) -> str:
+    """The path template as a regular expression in which only these collections match, however they are encoded."""
+    names = "|".join(sorted({_encoded(name) for name in collections}))
+    parts = re.split(r"(\{[a-z_]+\})", template.rstrip("/"))
+    pattern = "".join(
+        f"(?:{names})" if part == "{collection}" else "[^/]+" if part.startswith("{") else re.escape(part)
+        for part in parts
+    )
+    return f"{pattern}/?"
+
+
+def _encoded(name: str) -> str:
+    """A name as it may stand in a path: each byte plain or percent-encoded in either case."""
+    return "".join(_encoded_byte(byte) for byte in name.encode())
+
+
+def _encoded_byte(byte: int) -> str:
+    escape = "%" + "".join(_either_case(digit) for digit in f"{byte:02X}")
+    plain = re.escape(chr(byte)) if 0x20 < byte < 0x7F and chr(byte) not in "%/?#" else None
+    return f"(?:{plain}|{escape})" if plain is not None else escape
+
+
+def _either_case(digit: str) -> str:
+    return f"[{digit}{digit.lower()}]" if digit.isalpha() else digit

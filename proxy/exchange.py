@@ -1,0 +1,233 @@
+"""What is to be done with one request and its answer, decided before anything is awaited.
+
+Pure: `plan_request` and `plan_answer` turn slots into a Plan; the driver encodes, multiplies and forwards. Slots that
+need the same map become one Job, so that an upsert of 10,000 points is one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfade.adapters.base import Map
+from crossfade.adapters.fingerprint import classify, mismatched
+from crossfade.backends.dialect import Edit, Message, Role, ScoreSlot, TextSlot, VectorSlot
+
+from .detect import Declared, detect_model
+from .errors import BadVector, ForeignVector
+from .routing import Snapshot, Space
+
+Float32 = NDArray[np.float32]
+_SAMPLE = 64  # rows of one job looked at by the fingerprint where it only counts
+
+
+@dataclass(slots=True)
+class Job:
+    """Vectors of one message that go through the same map (None: they are in the index's space already)."""
+
+    space: Space
+    model: str
+    map: Map | None
+    slots: list[VectorSlot] = field(default_factory=list)
+
+    def gather(self) -> Float32:
+        """All rows of the job, (n, dim)."""
+        if len(self.slots) == 1:
+            return self.slots[0].rows
+        return np.concatenate([slot.rows for slot in self.slots])
+
+    def edits(self, mapped: Float32) -> list[Edit]:
+        """Hand the mapped rows (n, target_dim) back to their slots."""
+        if len(self.slots) == 1:
+            return [(self.slots[0], mapped)]
+        edits: list[Edit] = []
+        start = 0
+        for slot in self.slots:
+            end = start + len(slot.rows)
+            edits.append((slot, mapped[start:end]))
+            start = end
+        return edits
+
+
+@dataclass(slots=True)
+class TextJob:
+    """A text to be encoded by its model, and mapped if that is not the index's."""
+
+    space: Space
+    model: str
+    map: Map | None
+    slot: TextSlot
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything to do before a request goes on, and what its answer needs."""
+
+    jobs: list[Job] = field(default_factory=list)
+    texts: list[TextJob] = field(default_factory=list)
+    scores: list[Edit] = field(default_factory=list)
+    models: dict[tuple[str, str], str] = field(default_factory=dict)  # of the queries, by (collection, field)
+    reads_answer: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Vectors to be mapped."""
+        return sum(len(slot.rows) for job in self.jobs if job.map is not None for slot in job.slots)
+
+    @property
+    def mark(self) -> str | None:
+        """What was done, for the x-crossfade header: "adapted; model=e5-small; index=minilm-l6"."""
+        done: list[Job | TextJob] = [*self.jobs, *self.texts]
+        if not done:
+            return None
+        adapted = any(job.map is not None for job in done)
+        word = "adapted" if adapted else "encoded" if self.texts else "native"
+        if len(done) == 1:  # nearly always
+            return f"{word}; model={done[0].model}; index={done[0].space.index_model}"
+        models = ",".join(dict.fromkeys(job.model for job in done))
+        indices = ",".join(dict.fromkeys(job.space.index_model for job in done))
+        return f"{word}; model={models}; index={indices}"
+
+
+def plan_request(message: Message, declared: Declared, snapshot: Snapshot, encodes: Callable[[str], bool]) -> Plan:
+    """Decide what a request needs; `encodes` says whether a model's encoder is configured.
+
+    Raises RequestError (wrong dimension, unknown or unmapped model) for what no adapter can serve.
+    """
+    plan = Plan()
+    found: dict[tuple[object, ...], Job] = {}
+    for slot in message.slots:
+        if isinstance(slot, VectorSlot):
+            key = (slot.collection, slot.field, slot.role, slot.model, slot.rows.shape[1])
+            job = found.get(key)
+            if job is None:
+                job = _open_job(slot, declared, snapshot)
+                if job is None:
+                    continue
+                found[key] = job
+                plan.jobs.append(job)
+                if slot.role is Role.QUERY:
+                    plan.models.setdefault((job.space.collection, job.space.field), job.model)
+            job.slots.append(slot)
+        elif isinstance(slot, TextSlot):
+            _plan_text(plan, slot, snapshot, encodes)
+    for slot in message.slots:
+        if isinstance(slot, ScoreSlot):
+            _plan_score(plan, slot, declared, snapshot)
+    plan.reads_answer = message.wants_vectors and any(
+        name in snapshot.config.collections for name in message.collections
+    )
+    return plan
+
+
+def plan_answer(answer: Message, plan: Plan, declared: Declared, snapshot: Snapshot) -> list[Job]:
+    """Decide which vectors of an answer are mapped back, into the space of the client's model.
+
+    A client asks for one model's vectors: that of its query on the same field, else the one that counts for queries.
+    """
+    jobs: dict[tuple[str, str | None], Job | None] = {}
+    for slot in answer.slots:
+        if not isinstance(slot, VectorSlot):
+            continue
+        key = (slot.collection, slot.field)
+        if key not in jobs:
+            jobs[key] = _open_result(slot, plan, declared, snapshot)
+        job = jobs[key]
+        if job is not None and slot.rows.shape[1] == job.space.dims[job.space.index_model]:
+            job.slots.append(slot)
+    return [job for job in jobs.values() if job is not None and job.slots]
+
+
+def check_rows(rows: Float32, job: Job) -> None:
+    """Refuse NaN and infinity; raises BadVector naming the first bad row."""
+    finite = np.isfinite(rows)
+    if not finite.all():
+        bad = int(np.argmin(finite.all(axis=1)))
+        raise BadVector(collection=job.space.collection, field=job.space.field, row=bad, rows=len(rows))
+
+
+def find_foreign(rows: Float32, job: Job, *, sample: bool) -> int | None:
+    """The first row that does not look like the job's model, or None.
+
+    With `sample` only the first rows are looked at: enough to count, not to refuse.
+    """
+    known = {n: f for n, f in job.space.fingerprints.items() if f.dim == rows.shape[1]}
+    if job.model not in known:
+        return None
+    foreign = mismatched(rows[:_SAMPLE] if sample else rows, job.model, known)
+    return int(np.argmax(foreign)) if foreign.any() else None
+
+
+def foreign_error(rows: Float32, row: int, job: Job) -> ForeignVector:
+    """The refusal of a vector that looks like another model's."""
+    known = {n: f for n, f in job.space.fingerprints.items() if f.dim == rows.shape[1]}
+    likely = classify(rows[row : row + 1], known)[0]
+    return ForeignVector(
+        collection=job.space.collection,
+        field=job.space.field,
+        row=row,
+        rows=len(rows),
+        model=job.model,
+        likely=likely if likely != job.model else None,
+    )
+
+
+def _open_job(slot: VectorSlot, declared: Declared, snapshot: Snapshot) -> Job | None:
+    space = snapshot.find_space(slot.collection, slot.field or "")
+    if space is None:
+        return None
+    model = detect_model(space, declared, slot.role, slot.model, slot.rows.shape[1], snapshot.models)
+    return Job(space, model, _forward_map(space, model, slot.role))
+
+
+def _forward_map(space: Space, model: str, role: Role) -> Map | None:
+    if model == space.index_model:
+        return None
+    adapter = space.adapters[model]
+    return adapter.document if role is Role.DOCUMENT else adapter.query
+
+
+def _plan_text(plan: Plan, slot: TextSlot, snapshot: Snapshot, encodes: Callable[[str], bool]) -> None:
+    """A text that names a model with an encoder here is encoded here; any other is the database's to encode."""
+    space = snapshot.find_space(slot.collection, slot.field or "")
+    if space is None or not encodes(slot.model):
+        return
+    dim = snapshot.models[slot.model]
+    model = detect_model(space, Declared(), slot.role, slot.model, dim, snapshot.models)
+    plan.texts.append(TextJob(space, model, _forward_map(space, model, slot.role), slot))
+    if slot.role is Role.QUERY:
+        plan.models.setdefault((space.collection, space.field), model)
+
+
+def _plan_score(plan: Plan, slot: ScoreSlot, declared: Declared, snapshot: Snapshot) -> None:
+    space = snapshot.find_space(slot.collection, slot.field or "")
+    if space is None:
+        return
+    model = plan.models.get((space.collection, space.field))
+    if model is None:
+        model = detect_model(space, declared, Role.QUERY, None, None, snapshot.models)
+    adapter = space.adapters.get(model)
+    if adapter is not None and adapter.calibration is not None:
+        plan.scores.append((slot, adapter.calibration.apply(slot.score)))
+
+
+def _open_result(slot: VectorSlot, plan: Plan, declared: Declared, snapshot: Snapshot) -> Job | None:
+    space = snapshot.find_space(slot.collection, slot.field or "")
+    if space is None:
+        return None
+    model = plan.models.get((space.collection, space.field))
+    if model is None:
+        model = detect_model(space, declared, Role.RESULT, None, None, snapshot.models)
+    if model == space.index_model:
+        return None
+    return Job(space, model, space.adapters[model].reverse)
+
+
+def describe_results(jobs: Sequence[Job], left: bool) -> str:
+    """What the mark says of the vectors in an answer."""
+    if left:
+        return "; results=index"
+    return f"; results={','.join(dict.fromkeys(job.model for job in jobs))}" if jobs else ""

@@ -1,0 +1,108 @@
+"""The routes: an immutable snapshot of what every collection needs, built once at load and swapped whole.
+
+Pure: adapters are handed in, already loaded and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crossfade.adapters.base import Adapter
+from crossfade.adapters.fingerprint import Fingerprint
+
+from .config import Collection, Config
+from .config_fields import resolve_field
+
+LoadAdapter = Callable[["AdapterKey"], Adapter]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterKey:
+    """Which adapter a field of a collection needs, and where the configuration says it is."""
+
+    collection: str
+    field: str
+    model: str
+    index_model: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One vector field of a collection: the models it takes, and their maps into its index's space."""
+
+    collection: str
+    field: str
+    index_model: str
+    query_model: str
+    declares: str | None
+    dims: Mapping[str, int]  # of the models this field takes
+    adapters: Mapping[str, Adapter]
+    fingerprints: Mapping[str, Fingerprint]  # of the models its adapters know
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything a request is decided on; `generation` counts the configurations since start."""
+
+    generation: int
+    config: Config
+    models: Mapping[str, int]  # dimensions by model name
+    adapters: Mapping[AdapterKey, Adapter]
+    spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
+
+    def find_space(self, collection: str, using: str) -> Space | None:
+        """The space a vector stands in, or None when the collection is not configured."""
+        space = self.spaces.get((collection, using))
+        if space is None and (settings := self.config.collections.get(collection)) is not None:
+            space = _build_space(self, collection, settings, using)
+            # Names come from clients: listed ones are kept, others are as cheap to build as to look up.
+            if using in settings.fields or using == "":
+                self.spaces[collection, using] = space
+        return space
+
+
+def build_snapshot(config: Config, generation: int, load: LoadAdapter) -> Snapshot:
+    """Build the snapshot of a configuration, loading every adapter it names; raises what `load` raises."""
+    models = {name: model.dim for name, model in config.models.items()}
+    adapters = {key: load(key) for key in adapter_keys(config)}
+    snapshot = Snapshot(generation, config, models, adapters)
+    for collection, settings in config.collections.items():
+        for using in ("", *settings.fields):
+            snapshot.find_space(collection, using)
+    return snapshot
+
+
+def adapter_keys(config: Config) -> list[AdapterKey]:
+    """Every adapter the configuration names, once for each field that uses it."""
+    keys = []
+    for collection, settings in config.collections.items():
+        for using in ("", *settings.fields):
+            resolved = resolve_field(settings, using)
+            for model, path in resolved.adapters.items():
+                key = AdapterKey(collection, resolved.name, model, resolved.index_model, path)
+                if key not in keys:
+                    keys.append(key)
+    return keys
+
+
+def _build_space(snapshot: Snapshot, collection: str, settings: Collection, using: str) -> Space:
+    resolved = resolve_field(settings, using)
+    listed = resolved.name if resolved.name in settings.fields else ""
+    adapters = {
+        model: snapshot.adapters[AdapterKey(collection, listed, model, resolved.index_model, path)]
+        for model, path in resolved.adapters.items()
+    }
+    names = (resolved.index_model, *adapters)
+    return Space(
+        collection=collection,
+        field=resolved.name,
+        index_model=resolved.index_model,
+        query_model=resolved.query_model,
+        declares=resolved.declares,
+        dims={name: snapshot.models[name] for name in names},
+        adapters=adapters,
+        fingerprints={name: known for one in adapters.values() for name, known in one.fingerprints.items()},
+    )

@@ -1,0 +1,54 @@
+"""The run directory: what the supervisor publishes for its workers, generation by generation.
+
+envoy/          routes and clusters, replaced by rename; Envoy watches the folder
+generation.json which configuration counts now; workers poll it
+config-N.yaml   the text of each generation's file, secrets still as ${NAME}
+worker-PID.json what each worker serves with; tally-*.json what it counted
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+
+from crossfade.backends.dialect import Dialect
+
+from .config import Config
+from .envoy import listeners_of
+from .envoy_clusters import build_clusters
+from .envoy_routes import build_routes
+from .live import GENERATION
+from .telemetry import write_atomically
+
+ENVOY = "envoy"
+
+
+def publish_config(run_dir: Path, text: str, base: Path, generation: int) -> None:
+    """Make a configuration the current one for the Python side of every worker."""
+    path = run_dir / f"config-{generation}.yaml"
+    write_atomically(path, text.encode())
+    stated = {"generation": generation, "config": str(path), "base": str(base)}
+    write_atomically(run_dir / GENERATION, orjson.dumps(stated))
+    for old in run_dir.glob("config-*.yaml"):
+        if int(old.stem.removeprefix("config-")) < generation - 1:
+            old.unlink()
+
+
+def publish_clusters(run_dir: Path, config: Config, generation: int) -> None:
+    """Hand Envoy the clusters of a configuration."""
+    (run_dir / ENVOY).mkdir(exist_ok=True)
+    write_atomically(run_dir / ENVOY / "cds.json", orjson.dumps(build_clusters(config, str(generation))))
+
+
+def publish_routes(run_dir: Path, config: Config, dialects: dict[str, Dialect], generation: int) -> None:
+    """Hand Envoy the routes of a configuration."""
+    for listener in listeners_of(config):
+        routes = build_routes(config, dialects[listener.kind], listener, str(generation))
+        write_atomically(run_dir / ENVOY / f"rds-{listener.name}.json", orjson.dumps(routes))
+
+
+def read_workers(run_dir: Path) -> dict[int, dict[str, object]]:
+    """What each worker said last, by process id: its generation, and the error that kept it from a newer one."""
+    stated = (orjson.loads(path.read_bytes()) for path in run_dir.glob("worker-*.json"))
+    return {one["pid"]: one for one in stated}

@@ -1,0 +1,220 @@
+"""The supervisor: publishes the configuration, keeps the workers alive, reloads, and drains at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import orjson
+
+from crossfade.backends.dialect import Dialect
+from crossfade.backends.qdrant import QdrantDialect
+
+from .background import Background
+from .config import Config
+from .config_values import Address
+from .embedded_upstreams import EmbeddedUpstreams
+from .envoy import build_bootstrap, listeners_of
+from .errors import ConfigError, CrossfadeError, Problem
+from .live import AdapterShelf
+from .loading import read_config
+from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
+from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
+from .routing import build_snapshot
+from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, read_workers
+
+DIALECTS: dict[str, Dialect] = {"qdrant": QdrantDialect()}
+_SWITCH_SECONDS = 10.0
+
+log = logging.getLogger("crossfade.supervisor")
+
+
+class Supervisor:
+    """Everything that `crossfade serve` runs beside the workers."""
+
+    def __init__(self, path: Path, workers: int | None) -> None:
+        self.path = path
+        self._asked_workers = workers
+        self.run_dir = Path(tempfile.mkdtemp(prefix="crossfade-"))
+        self.generation = 0
+        self.draining = False
+        self.last_problem: str | None = None
+        self._failed_reloads = 0
+        self._reloads = 0
+        self._shelf = AdapterShelf()
+        self._embedded = EmbeddedUpstreams()
+        self._workers: list[WorkerProcess] = []
+        self._background = Background()
+        self._reloading = asyncio.Lock()
+        self.config: Config
+
+    async def start(self) -> None:
+        """Bring everything up; raises ConfigError, AdapterUnavailable and StartError, each saying what to do."""
+        text, self.config = self._read()
+        check_ports(self.config)
+        await self._embedded.start(self.config)
+        self.config = self._embedded.resolve(self.config)
+        build_snapshot(self.config, 1, self._shelf.load)
+        self.generation = 1
+        publish_config(self.run_dir, text, self.path.resolve().parent, 1)
+        publish_clusters(self.run_dir, self.config, 1)
+        publish_routes(self.run_dir, self.config, DIALECTS, 1)
+        bootstrap = self.run_dir / "bootstrap.json"
+        bootstrap.write_bytes(orjson.dumps(build_bootstrap(self.config, str(self.run_dir / ENVOY), pyvoy_module())))
+        environment = worker_environment(self.run_dir)
+        count = self._asked_workers or self.config.workers or os.cpu_count() or 1
+        drain = self.config.limits.drain
+        self._workers = [WorkerProcess(i, self.run_dir, bootstrap, environment, drain) for i in range(count)]
+        for worker in self._workers:
+            self._background.start(worker.run(), f"worker {worker.index}")
+        await asyncio.gather(*(worker.wait_ready() for worker in self._workers))
+
+    def _read(self) -> tuple[str, Config]:
+        try:
+            text = self.path.read_text()
+        except OSError as error:
+            raise ConfigError([Problem("", None, f"cannot be read: {error.strerror}")], str(self.path)) from error
+        return text, read_config(text, self.path.resolve().parent)
+
+    async def reload(self) -> str | None:
+        """Read the configuration again and switch every worker to it; an unusable one changes nothing.
+
+        Returns what is wrong with it, or None.
+        """
+        async with self._reloading:
+            try:
+                await self._reload()
+            except CrossfadeError as error:
+                self._failed_reloads += 1
+                self.last_problem = str(error)
+                log.error("the configuration was not reloaded, generation %d serves on: %s", self.generation, error)
+                return self.last_problem
+            self.last_problem = None
+            return None
+
+    async def _reload(self) -> None:
+        text, config = self._read()
+        self._embedded.check_unmoved(config)
+        config = self._embedded.resolve(config)
+        if config.listen != self.config.listen:
+            raise ConfigError([Problem("listen", None, "ports are opened at start; restart serve for this change")])
+        following = self.generation + 1
+        snapshot = await asyncio.to_thread(build_snapshot, config, following, self._shelf.load)
+        self._shelf.keep_only(snapshot)
+        publish_clusters(self.run_dir, config, following)
+        publish_config(self.run_dir, text, self.path.resolve().parent, following)
+        self.generation, self.config = following, config
+        await self._wait_switched(following)
+        # Routes last: a method goes through Python only once Python knows what to do with it.
+        publish_routes(self.run_dir, config, DIALECTS, following)
+        self._reloads += 1
+        log.info("generation %d serves", following)
+
+    async def _wait_switched(self, generation: int) -> None:
+        deadline = time.monotonic() + _SWITCH_SECONDS
+        while time.monotonic() < deadline:
+            stated = read_workers(self.run_dir)
+            if all(
+                stated.get(worker.pid or 0, {}).get("generation") == generation
+                for worker in self._workers
+                if worker.pid is not None
+            ):
+                return
+            await asyncio.sleep(0.02)
+        log.warning("not every worker has switched to generation %d within %g s", generation, _SWITCH_SECONDS)
+
+    async def readiness(self) -> tuple[bool, str]:
+        """Ready when no drain has begun and every worker serves."""
+        if self.draining:
+            return False, "draining"
+        ready = await asyncio.gather(*(worker.is_ready() for worker in self._workers))
+        waiting = [str(worker.index) for worker, one in zip(self._workers, ready, strict=True) if not one]
+        # One worker starting again is no reason to send the others' traffic away.
+        if len(waiting) == len(self._workers):
+            return False, f"workers not ready: {', '.join(waiting)}"
+        return True, "ready"
+
+    def status(self) -> dict[str, object]:
+        """Generation, last problem and workers."""
+        stated = read_workers(self.run_dir)
+        workers = [
+            {"worker": one.index, "pid": one.pid, "restarts": max(one.restarts, 0), **stated.get(one.pid or 0, {})}
+            for one in self._workers
+        ]
+        return {
+            "generation": self.generation,
+            "draining": self.draining,
+            "last_problem": self.last_problem,
+            "workers": workers,
+        }
+
+    async def metrics(self) -> bytes:
+        """The exposition text of the whole process tree."""
+        stated = read_workers(self.run_dir)
+        texts: dict[str, str] = {}
+        for worker in self._workers:
+            try:
+                texts[str(worker.index)] = (await worker.ask("GET", "/stats/prometheus")).text
+            except httpx.HTTPError as error:
+                log.warning("worker %d gives no statistics: %s", worker.index, error)
+        gauges = {
+            "crossfade_config_generation": ("Configurations taken since start.", float(self.generation)),
+            "crossfade_config_reload_failures": ("Reloads refused since start.", float(self._failed_reloads)),
+            "crossfade_config_valid": ("1 when the file on disk is the one serving.", float(self.last_problem is None)),
+            "crossfade_draining": ("1 from SIGTERM on.", float(self.draining)),
+        }
+        workers = {
+            str(one.index): (int(str(stated.get(one.pid or 0, {}).get("generation", 0))), max(one.restarts, 0))
+            for one in self._workers
+        }
+        return render([TallyCollector(self.run_dir), SupervisorCollector(gauges, workers), EnvoyCollector(texts)])
+
+    async def drain(self) -> None:
+        """Turn readiness false, let calls in flight finish within limits.drain, and end the workers."""
+        self.draining = True
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    async def close(self) -> None:
+        """End what still runs, at once, and remove the run directory."""
+        self.draining = True
+        await asyncio.gather(*(worker.end() for worker in self._workers))
+        await self._background.stop()
+        await self._embedded.stop()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+
+
+def check_ports(config: Config) -> None:
+    """Refuse ports that others hold; raises ConfigError naming each key.
+
+    Workers share a port by SO_REUSEPORT, so the kernel alone would not say.
+    """
+    places = [(f"listen.{one.kind}.{one.transport}", one.address) for one in listeners_of(config)]
+    places.append(("listen.admin", config.listen.admin))
+    problems = [
+        Problem(key, None, f"{address} cannot be listened on ({reason}); stop what holds it or choose another port")
+        for key, address in places
+        if (reason := _busy(address)) is not None
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _busy(address: Address) -> str | None:
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+__all__ = ["DIALECTS", "StartError", "Supervisor", "check_ports"]

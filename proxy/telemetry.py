@@ -1,0 +1,86 @@
+"""What a worker counts, as plain numbers: cheap on the path of a request, written to a file that the supervisor reads.
+
+A worker keeps one Tally for each event loop; `prometheus` adds those of all workers, living and gone, and serves them.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+# Seconds. Mapping takes tens of microseconds, an upstream up to seconds.
+BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+STAGES = ("detect", "map", "upstream")
+
+_SEPARATOR = "\x1f"
+
+
+class Latency:
+    """A histogram: how many observations fell up to each bound, and their sum in seconds."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts since the worker's start."""
+
+    requests: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """By (operation, transport, what was done)."""
+    errors: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """By (operation, kind of error)."""
+    foreign: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Vectors that do not look like their model's, by (collection, declared model)."""
+    latency: dict[str, Latency] = field(default_factory=lambda: {stage: Latency() for stage in STAGES})
+
+    def dump(self) -> bytes:
+        """The tally as JSON."""
+        return orjson.dumps(
+            {
+                **{
+                    name: {_SEPARATOR.join(key): count for key, count in getattr(self, name).items()}
+                    for name in ("requests", "errors", "foreign")
+                },
+                "latency": {stage: [one.counts, one.total] for stage, one in self.latency.items()},
+            }
+        )
+
+    def add(self, dumped: bytes) -> None:
+        """Add another tally's dump to this one."""
+        data = orjson.loads(dumped)
+        for name in ("requests", "errors", "foreign"):
+            counts = getattr(self, name)
+            for key, count in data[name].items():
+                counts[tuple(key.split(_SEPARATOR))] += count
+        for stage, (counts, total) in data["latency"].items():
+            mine = self.latency[stage]
+            mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]
+            mine.total += total
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file whole, so that a reader never sees half of it."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_bytes(data)
+    fresh.rename(path)
+
+
+def sum_tallies(directory: Path) -> Tally:
+    """The tallies of every worker that ever wrote into a directory, added up."""
+    total = Tally()
+    for path in sorted(directory.glob("tally-*.json")):
+        total.add(path.read_bytes())
+    return total

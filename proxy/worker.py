@@ -1,0 +1,103 @@
+"""What one event loop of a worker has at hand: the live snapshot, the batcher, encoders, targets and its tally."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pyvoy.asgi.httpclient import HTTPTransport
+
+from crossfade.adapters.base import Map
+from crossfade.backends.dialect import Dialect, Role, Transport
+
+from .batching import Batcher, Float32
+from .config_fields import serving_upstream
+from .encoders import Encoder, build_encoder
+from .envoy_clusters import cluster_name
+from .exchange import TextJob
+from .live import Live
+from .routing import Snapshot
+from .telemetry import Tally, write_atomically
+from .upstream import Target
+
+_FLUSH_SECONDS = 1.0
+# pyvoy cuts calls after 60 s unless told; how long a call may take is the client's deadline to say.
+_NO_TIMEOUT = 30 * 86400.0
+
+log = logging.getLogger("crossfade.worker")
+
+
+class Worker:
+    """The state of one event loop; nothing in it outlives the process."""
+
+    def __init__(self, live: Live, dialect: Dialect, run_dir: Path) -> None:
+        self.live = live
+        self.dialect = dialect
+        self.tally = Tally()
+        self.batcher = Batcher(asyncio.get_running_loop(), live.snapshot.config.limits.inline_rows)
+        self._encoders: dict[str, tuple[object, Encoder]] = {}
+        self._targets: dict[tuple[int, Transport], Target] = {}
+        self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
+        self._flushing = asyncio.get_running_loop().create_task(self._flush_forever())
+
+    def target(self, snapshot: Snapshot, transport: Transport) -> Target:
+        """Where requests of this listener go."""
+        key = (snapshot.generation, transport)
+        found = self._targets.get(key)
+        if found is None:
+            self._targets.clear()
+            found = self._targets[key] = self._build_target(snapshot, transport)
+        return found
+
+    def _build_target(self, snapshot: Snapshot, transport: Transport) -> Target:
+        config = snapshot.config
+        name = serving_upstream(config, self.dialect.kind, config.listen.kinds[self.dialect.kind])
+        assert name is not None  # the configuration's check refuses a listener without an upstream
+        upstream = config.upstreams[name]
+        address = str(upstream.grpc if transport == "grpc" else upstream.rest)
+        return Target(name, address, HTTPTransport(cluster_name(name, transport), timeout=_NO_TIMEOUT))
+
+    def encodes(self, model: str) -> bool:
+        """Whether texts for a model are encoded here."""
+        settings = self.live.snapshot.config.models.get(model)
+        return settings is not None and settings.encoder is not None
+
+    async def encode(self, job: TextJob) -> Float32:
+        """One text as a row (1, dim) of its model, before any map; raises EncoderFailed."""
+        role: Literal["query", "passage"] = "passage" if job.slot.role is Role.DOCUMENT else "query"
+        return await self._encoder(job.model).encode([job.slot.text], role)
+
+    def _encoder(self, model: str) -> Encoder:
+        settings = self.live.snapshot.config.models[model]
+        kept = self._encoders.get(model)
+        if kept is None or kept[0] != settings:
+            kept = self._encoders[model] = (settings, build_encoder(model, settings))
+        return kept[1]
+
+    async def apply(self, through: Map, rows: Float32) -> Float32:
+        """Map rows, together with those of other requests that wait at this moment."""
+        return await self.batcher.apply(through, np.asarray(rows, dtype=np.float32))
+
+    async def _flush_forever(self) -> None:
+        """Write the tally once a second, and when the worker stops."""
+        try:
+            while True:
+                await asyncio.sleep(_FLUSH_SECONDS)
+                self.flush()
+        finally:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the tally where the supervisor reads it."""
+        try:
+            write_atomically(self._tally_path, self.tally.dump())
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._tally_path, error)
+
+    def stop(self) -> None:
+        """End what runs in the background."""
+        self._flushing.cancel()
