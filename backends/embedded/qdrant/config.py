@@ -16,6 +16,8 @@ from .values import given
 
 DISTANCES = {pb.Cosine: "Cosine", pb.Euclid: "Euclid", pb.Dot: "Dot", pb.Manhattan: "Manhattan"}
 MAX_DIM = 65536
+PLACEHOLDER = "__none__"
+"""A sparse vector that no point has: collections of payloads alone are Qdrant's, and the engine wants a vector."""
 INDEXING_THRESHOLD_KB = 100_000
 """Vectors beyond this size get an HNSW index: ten times Qdrant's default, since up to there a scan takes milliseconds
 and is exact. A collection that sets `optimizers_config.indexing_threshold` has its own."""
@@ -104,9 +106,13 @@ def check_vectors(params: pb.CollectionParams) -> None:
 def engine_config(config: pb.CollectionConfig) -> Any:
     """The engine's configuration of a collection."""
     params = config.params
+    vectors = {name: _dense(vector, config.hnsw_config) for name, vector in dense_params(params).items()}
+    sparse = {name: _sparse(vector) for name, vector in sparse_params(params).items()}
+    if not vectors and not sparse:
+        sparse = {PLACEHOLDER: edge.EdgeSparseVectorParams()}
     return edge.EdgeConfig(
-        vectors={name: _dense(vector, config.hnsw_config) for name, vector in dense_params(params).items()},
-        sparse_vectors={name: _sparse(vector) for name, vector in sparse_params(params).items()} or None,
+        vectors=vectors or None,
+        sparse_vectors=sparse or None,
         on_disk_payload=params.on_disk_payload,
         hnsw_config=_hnsw(config.hnsw_config),
         quantization_config=_quantization(config.quantization_config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from qdrant_client import grpc as pb
 
@@ -73,8 +74,10 @@ def read_field(field: pb.FieldCondition) -> Any:
 def _read_match(match: pb.Match, key: str) -> Any:
     kind = match.WhichOneof("match_value")
     match kind:
-        case "keyword" | "integer" | "boolean":
+        case "keyword" | "integer":
             return edge.MatchValue(getattr(match, kind))
+        case "boolean":
+            return edge.MatchValue(np.bool_(match.boolean))  # a plain bool is taken for the number 0 or 1
         case "text":
             return edge.MatchText(match.text)
         case "text_any":

@@ -94,7 +94,7 @@ class Groups:
         found = {str(record.id): write_record(record) for record in records}
         for points, group in zip(groups.values(), answer.groups, strict=True):
             for point in points:
-                hit = write_scored(point)
+                hit = write_scored(point, False)
                 hit.ClearField("payload")
                 record = found.get(str(point.id))
                 if record is not None:

@@ -77,7 +77,8 @@ class Reads:
     def query(self, request: pb.QueryPoints) -> list[pb.ScoredPoint]:
         """The points that a universal query ranks highest."""
         collection = self._store.collection(request.collection_name)
-        return [write_scored(point) for point in self.run(collection, request)]
+        wanted = read_vectors_selector(request.with_vectors)
+        return [write_scored(point, wanted) for point in self.run(collection, request)]
 
     def run(self, collection: Collection, request: pb.QueryPoints) -> list[Any]:
         """The engine's own answer to a query."""
@@ -87,10 +88,15 @@ class Reads:
     def query_batch(self, collection_name: str, requests: Iterable[pb.QueryPoints]) -> list[pb.BatchResult]:
         """Several queries on one collection, planned together by the engine."""
         collection = self._store.collection(collection_name)
+        asked = list(requests)
         with engine_errors():
-            queries = [read_query(self._store, collection, request) for request in requests]
-            answers = collection.ask("query_batch", edge.QueryBatchRequest(queries)) if queries else []
-        return [pb.BatchResult(result=[write_scored(point) for point in answer]) for answer in answers]
+            queries = [read_query(self._store, collection, request) for request in asked]
+        answers = collection.ask("query_batch", edge.QueryBatchRequest(queries)) if queries else []
+        batch = []
+        for request, points in zip(asked, answers, strict=True):
+            wanted = read_vectors_selector(request.with_vectors)
+            batch.append(pb.BatchResult(result=[write_scored(point, wanted) for point in points]))
+        return batch
 
 
 def write_record(record: Any) -> pb.RetrievedPoint:
@@ -100,18 +106,22 @@ def write_record(record: Any) -> pb.RetrievedPoint:
     return point
 
 
-def write_scored(scored: Any) -> pb.ScoredPoint:
-    """The protobuf of a point as the engine scored it."""
+def write_scored(scored: Any, wanted: bool | list[str]) -> pb.ScoredPoint:
+    """The protobuf of a point as the engine scored it, with the vectors that were wanted."""
     point = pb.ScoredPoint(id=write_id(scored.id), score=scored.score, version=scored.version)
-    _write_point(scored, point)
+    _write_point(scored, point, wanted)
     return point
 
 
-def _write_point(found: Any, point: Any) -> None:
+def _write_point(found: Any, point: Any, wanted: bool | list[str] = True) -> None:
+    """Fill in payload, vectors and order; MMR leaves the vectors that it compared by in the engine's answer."""
     if found.payload:
         write_payload(found.payload, point.payload)
-    if found.vector is not None:
-        write_vectors(found.vector, point.vectors)
+    vectors = found.vector
+    if isinstance(wanted, list) and isinstance(vectors, dict):
+        vectors = {name: vector for name, vector in vectors.items() if name in wanted}
+    if vectors is not None and wanted is not False:
+        write_vectors(vectors, point.vectors)
     value = found.order_value
     if isinstance(value, int):
         point.order_value.int = value
