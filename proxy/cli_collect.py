@@ -142,7 +142,7 @@ async def _collect_batch(documents: Documents, encoder: Encoder, ids: Sequence[P
     target = np.array([document.vector for document in usable], dtype=np.float32)
     counts = (sum(not (text or "").strip() for text in texts), sum(document.vector is None for document in found))
     fresh = place.with_name(f".{place.name}.{os.getpid()}.npz")
-    np.savez(fresh, source=source, target=target.reshape(len(usable), -1), missing=np.array(counts))
+    np.savez(fresh, source=source, target=target, missing=np.array(counts))
     fresh.replace(place)
 
 
