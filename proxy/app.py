@@ -21,7 +21,7 @@ from .driver import Incoming, Outgoing, exchange
 from .errors import BodyTooLarge, CrossfadeError
 from .framing import frame
 from .live import RUN_DIR, Live
-from .upstream import HeaderList, call_upstream, forwarded_headers, returned_headers
+from .upstream import TextHeaders, call_upstream, forwarded_headers, read_headers, returned_headers
 from .worker import Worker
 
 Scope = MutableMapping[str, Any]
@@ -79,15 +79,15 @@ def _live_snapshot(run_dir: Path) -> Live:
 
 
 async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
-    headers: HeaderList = scope["headers"]
-    transport: Transport = "grpc" if _value(headers, b"content-type").startswith(b"application/grpc") else "rest"
+    headers = read_headers(scope["headers"])
+    transport: Transport = "grpc" if _value(headers, "content-type").startswith("application/grpc") else "rest"
     path = scope["raw_path"].decode("ascii", "surrogateescape")
     operation = worker.dialect.find_operation(transport, scope["method"], path)
     name = operation.name if operation is not None else "other"
     try:
         body = await _gather(receive, headers, worker.live.snapshot.config.limits.body)
         incoming_query = scope["query_string"].decode("ascii", "surrogateescape")
-        authority = _value(headers, b"host").decode("latin-1") or "upstream"
+        authority = _value(headers, "host") or "upstream"
         if operation is None:
             outgoing = await _pass_on(worker, transport, scope, headers, authority, path, incoming_query, body)
         else:
@@ -109,9 +109,9 @@ async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> 
         )
 
 
-async def _gather(receive: Receive, headers: HeaderList, limit: int) -> bytes:
+async def _gather(receive: Receive, headers: TextHeaders, limit: int) -> bytes:
     """The request's whole body; raises BodyTooLarge, ClientGone."""
-    stated = _value(headers, b"content-length")
+    stated = _value(headers, "content-length")
     if stated.isdigit() and int(stated) > limit:
         raise BodyTooLarge(size=int(stated), limit=limit)
     chunks: list[bytes] = []
@@ -133,7 +133,7 @@ async def _pass_on(
     worker: Worker,
     transport: Transport,
     scope: Scope,
-    headers: HeaderList,
+    headers: TextHeaders,
     authority: str,
     path: str,
     query: str,
@@ -202,11 +202,11 @@ def _grpc_message(message: str) -> bytes:
     return quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
 
 
-def _value(headers: HeaderList, name: bytes) -> bytes:
+def _value(headers: TextHeaders, name: str) -> str:
     for key, value in headers:
         if key == name:
             return value
-    return b""
+    return ""
 
 
 qdrant = App(QdrantDialect())

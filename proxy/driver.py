@@ -24,12 +24,12 @@ from .exchange import (
 )
 from .framing import frame, inflate, unframe
 from .routing import Snapshot
-from .upstream import HeaderList, call_upstream, forwarded_headers, read_all
+from .upstream import TextHeaders, call_upstream, forwarded_headers, read_all
 from .worker import Worker
 
-_NOTHING: frozenset[bytes] = frozenset()
-_ENCODING = {"grpc": b"grpc-encoding", "rest": b"content-encoding"}
-_ACCEPT = {"grpc": b"grpc-accept-encoding", "rest": b"accept-encoding"}
+_NOTHING: frozenset[str] = frozenset()
+_ENCODING = {"grpc": "grpc-encoding", "rest": "content-encoding"}
+_ACCEPT = {"grpc": "grpc-accept-encoding", "rest": "accept-encoding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Incoming:
     """A request as it arrived, its body gathered."""
 
     operation: Operation
-    headers: HeaderList
+    headers: TextHeaders
     authority: str
     path: str  # raw, without the query string
     query: str
@@ -61,7 +61,7 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     started = perf_counter()
     snapshot = worker.live.snapshot
     operation = incoming.operation
-    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in incoming.headers}
+    named = dict(incoming.headers)
     message = _read_request(worker, incoming, named, snapshot)
     declared = read_declared(named, snapshot.config.detect)
     plan = plan_request(message, declared, snapshot, worker.encodes)
@@ -113,9 +113,7 @@ async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]
         check_rows(rows, job)
         _check_fingerprint(worker, rows, job, snapshot)
         if job.map is not None:
-            mapped = await worker.apply(job.map, rows)
-            check_rows(mapped, job)
-            edits.extend(job.edits(mapped))
+            edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:
         row = await worker.encode(text)
         edits.append((text.slot, row if text.map is None else await worker.apply(text.map, row)))
@@ -124,7 +122,7 @@ async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]
 
 def _check_fingerprint(worker: Worker, rows: Float32, job: Job, snapshot: Snapshot) -> None:
     mode = snapshot.config.detect.fingerprint
-    if mode == "off" or not job.space.fingerprints:
+    if mode == "off" or not job.space.fingerprints or (mode != "refuse" and not worker.samples()):
         return
     row = find_foreign(rows, job, sample=mode != "refuse")
     if row is None:
@@ -155,7 +153,7 @@ async def _map_back(
     body = await read_all(response)
     if not body:
         return body, ""
-    encoding = response.headers.get(_ENCODING[operation.transport].decode())
+    encoding = response.headers.get(_ENCODING[operation.transport])
     try:
         if operation.transport == "grpc":
             answer = worker.dialect.read_answer(operation, request, unframe(body, encoding, operation.name, limit))

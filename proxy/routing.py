@@ -40,7 +40,7 @@ class Space:
     declares: str | None
     dims: Mapping[str, int]  # of the models this field takes
     adapters: Mapping[str, Adapter]
-    fingerprints: Mapping[str, Fingerprint]  # of the models its adapters know
+    fingerprints: Mapping[int, Mapping[str, Fingerprint]]  # of the models its adapters know, by dimension
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +104,13 @@ def _build_space(snapshot: Snapshot, collection: str, settings: Collection, usin
         declares=resolved.declares,
         dims={name: snapshot.models[name] for name in names},
         adapters=adapters,
-        fingerprints={name: known for one in adapters.values() for name, known in one.fingerprints.items()},
+        fingerprints=_by_dimension(adapters),
     )
+
+
+def _by_dimension(adapters: Mapping[str, Adapter]) -> dict[int, dict[str, Fingerprint]]:
+    grouped: dict[int, dict[str, Fingerprint]] = {}
+    for adapter in adapters.values():
+        for model, known in adapter.fingerprints.items():
+            grouped.setdefault(known.dim, {})[model] = known
+    return grouped

@@ -87,7 +87,12 @@ class _Ending:
 def _build_server(supervisor: Supervisor) -> uvicorn.Server:
     address = supervisor.config.listen.admin
     settings = uvicorn.Config(
-        build_admin(supervisor), host=address.host, port=address.port, log_level="warning", access_log=False
+        build_admin(supervisor),
+        host=address.host,
+        port=address.port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
     )
     return _AdminServer(settings)
 

@@ -9,12 +9,13 @@ from pyqwest import Headers, Request, Response, Transport
 from .errors import UpstreamDown
 
 # Connection headers, and what Envoy sets anew from the call itself.
-_NOT_FORWARDED = frozenset({b"host", b"content-length", b"connection", b"transfer-encoding", b"x-forwarded-proto"})
+_NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-encoding", "x-forwarded-proto"})
 _NOT_RETURNED = frozenset({"x-envoy-upstream-service-time", "content-length", "transfer-encoding", "connection"})
 # Envoy sets this on every answer that really came from the database; its own (connection refused, reset) lack it.
 _FROM_DATABASE = "x-envoy-upstream-service-time"
 
 HeaderList = list[tuple[bytes, bytes]]
+TextHeaders = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,15 @@ class Target:
     transport: Transport
 
 
-def forwarded_headers(headers: HeaderList, without: frozenset[bytes]) -> Headers:
-    """A request's headers as they go on; repeated ones and -bin metadata stay as they are."""
-    return Headers(
-        [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, value in headers
-            if name not in _NOT_FORWARDED and name not in without
-        ]
-    )
+def read_headers(headers: HeaderList) -> TextHeaders:
+    """A request's headers as text; repeated ones and -bin metadata stay as they are."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def forwarded_headers(headers: TextHeaders, without: frozenset[str]) -> Headers:
+    """A request's headers as they go on."""
+    dropped = _NOT_FORWARDED | without if without else _NOT_FORWARDED
+    return Headers([header for header in headers if header[0] not in dropped])
 
 
 def returned_headers(response: Response) -> HeaderList:

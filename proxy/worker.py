@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pyvoy.asgi.httpclient import HTTPTransport
 
 from crossfade.adapters.base import Map
@@ -39,6 +38,7 @@ class Worker:
         self.dialect = dialect
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop(), live.snapshot.config.limits.inline_rows)
+        self._requests = 0
         self._encoders: dict[str, tuple[object, Encoder]] = {}
         self._targets: dict[tuple[int, Transport], Target] = {}
         self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
@@ -66,6 +66,11 @@ class Worker:
         settings = self.live.snapshot.config.models.get(model)
         return settings is not None and settings.encoder is not None
 
+    def samples(self) -> bool:
+        """Whether the fingerprint looks at this request where it only counts: at one in 16."""
+        self._requests += 1
+        return self._requests & 15 == 1
+
     async def encode(self, job: TextJob) -> Float32:
         """One text as a row (1, dim) of its model, before any map; raises EncoderFailed."""
         role: Literal["query", "passage"] = "passage" if job.slot.role is Role.DOCUMENT else "query"
@@ -80,7 +85,7 @@ class Worker:
 
     async def apply(self, through: Map, rows: Float32) -> Float32:
         """Map rows, together with those of other requests that wait at this moment."""
-        return await self.batcher.apply(through, np.asarray(rows, dtype=np.float32))
+        return await self.batcher.apply(through, rows)
 
     async def _flush_forever(self) -> None:
         """Write the tally once a second, and when the worker stops."""
