@@ -7,27 +7,13 @@ The docstring under a key is its description in the JSON Schema and in docs/conf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from .config_models import Model
+from .config_section import HeaderName, Name, Secret, Section, written
 from .config_values import AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
-
-Name = Annotated[str, StringConstraints(min_length=1)]
-# An empty key, as ${KEY:-} gives, is none.
-Secret = Annotated[SecretStr | None, BeforeValidator(lambda given: given if given != "" else None)]
-HeaderName = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9_.-]+$")]
-
-
-def _written(default: str) -> Any:
-    """A default as the file would have it: read like any other value, and shown so in schema and documentation."""
-    return Field(default=default)
-
-
-class Section(BaseModel):
-    """A mapping of the configuration: frozen, and a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
 
 class QdrantListener(Section):
@@ -52,7 +38,7 @@ class Listen(Section):
 
     qdrant: QdrantListener | None = None
     """Ports that speak Qdrant's API."""
-    admin: AddressValue = _written("127.0.0.1:6380")
+    admin: AddressValue = written("127.0.0.1:6380")
     """Address of health checks, metrics and the admin API."""
 
     @property
@@ -93,7 +79,7 @@ class Upstream(Section):
     """Data directory of an embedded database that `serve` starts itself, instead of grpc and rest."""
     tls: Tls | None = None
     """TLS towards the upstream; needed for gRPC over TLS, and for https with own certificates."""
-    connect_timeout: PositiveSeconds = _written("1s")
+    connect_timeout: PositiveSeconds = written("1s")
     """How long opening a connection may take."""
     api_key: Secret = None
     """API key for background work (fit --from-collection); clients' own keys are passed on as they are."""
@@ -109,103 +95,6 @@ class Upstream(Section):
         if not self.tls and self.grpc and self.rest and self.rest.scheme == "https":
             raise ValueError("has rest over https://, but grpc without TLS; add tls: {} for the system's authorities")
         return self
-
-
-class EncoderSection(Section):
-    """What every encoder can be told."""
-
-    batch_size: int = Field(default=64, ge=1)
-    """Texts in one call of the encoder."""
-    concurrency: int = Field(default=4, ge=1)
-    """Calls of the encoder at the same time; more wait their turn."""
-
-
-class OpenAIEncoder(EncoderSection):
-    """Any endpoint with OpenAI's embeddings API: OpenAI, Text Embeddings Inference, vLLM, Ollama."""
-
-    base_url: Annotated[str, StringConstraints(pattern=r"^https?://")]
-    """URL up to and including /v1."""
-    model: Name
-    """Name of the model at the endpoint."""
-    api_key: Secret = None
-    """Key sent as a bearer token; left out for endpoints that need none."""
-    dimensions: int | None = Field(default=None, ge=1)
-    """Asks the endpoint for shortened vectors; models that cannot do it refuse."""
-    timeout: PositiveSeconds = _written("30s")
-    """How long one call may take."""
-    max_retries: int = Field(default=4, ge=0)
-    """Further tries after a lost connection, a timeout, 408, 409, 429 or 5xx, with growing pauses."""
-    encoding_format: Literal["auto", "base64", "float"] = "auto"
-    """How vectors travel; auto asks for base64 and falls back to float where an endpoint refuses it."""
-
-
-class SentenceTransformersEncoder(EncoderSection):
-    """A model run in the proxy's own process by the sentence-transformers package (extra `encoders`)."""
-
-    model: Name
-    """Model name or folder, as SentenceTransformer takes it."""
-    device: Name | None = None
-    """cpu, cuda, mps; default: what sentence-transformers chooses."""
-    concurrency: int = Field(default=1, ge=1)
-    """Calls of the model at the same time; more wait their turn."""
-
-
-class PythonEncoder(EncoderSection):
-    """Your own function f(texts: list[str], role: str) -> array (n, dim), plain or async."""
-
-    function: Annotated[str, StringConstraints(pattern=r"^[\w.]+:[\w.]+$")]
-    """Where it is: "module:function", importable by the proxy."""
-
-
-def _function_section(value: Any) -> Any:
-    return {"function": value} if isinstance(value, str) else value
-
-
-class EncoderChoice(Section):
-    """Exactly one way to turn text into vectors."""
-
-    openai: OpenAIEncoder | None = None
-    """An OpenAI-compatible endpoint."""
-    sentence_transformers: SentenceTransformersEncoder | None = None
-    """A model in this process."""
-    python: (
-        Annotated[PythonEncoder, BeforeValidator(_function_section, json_schema_input_type=PythonEncoder | str)] | None
-    ) = None
-    """Your own function; "module:function" alone is short for {function: "module:function"}."""
-
-    @model_validator(mode="after")
-    def _one(self) -> EncoderChoice:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"names {' and '.join(given) or 'no encoder'}; give exactly one of openai, "
-                "sentence_transformers and python"
-            )
-        return self
-
-    @property
-    def chosen(self) -> OpenAIEncoder | SentenceTransformersEncoder | PythonEncoder:
-        """The one that is given."""
-        chosen = self.openai or self.sentence_transformers or self.python
-        assert chosen is not None  # _one refused everything else
-        return chosen
-
-
-class Model(Section):
-    """An embedding model: its name here is what clients declare."""
-
-    dim: int = Field(ge=1, le=65536)
-    """Length of its vectors."""
-    encoder: EncoderChoice | None = None
-    """How to run it, where Crossfade has to encode text itself."""
-    query_prefix: str = ""
-    """Text put before every query ("query: " for E5)."""
-    passage_prefix: str = ""
-    """Text put before every document ("passage: " for E5)."""
-    normalize: bool = False
-    """Scales encoded vectors to unit length; otherwise they stay as the encoder returns them."""
-    cache: int = Field(default=10_000, ge=0)
-    """Encoded texts kept in memory, the least recently used leave first; 0 keeps none."""
 
 
 class VectorFieldSettings(Section):
@@ -278,9 +167,9 @@ class Answers(Section):
 class Limits(Section):
     """Bounds that keep one request from hurting the others."""
 
-    body: Bytes = _written("512MiB")
+    body: Bytes = written("512MiB")
     """Largest body of a request or an answer that is gathered; bodies that pass untouched are streamed."""
-    drain: Seconds = _written("30s")
+    drain: Seconds = written("30s")
     """How long calls in flight may go on after SIGTERM."""
     inline_rows: int = Field(default=64, ge=1)
     """Vectors of one request that are mapped on the event loop; more go to a thread."""

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import Model, OpenAIEncoder, PythonEncoder
+from .config_models import Model, OpenAIEncoder, PythonEncoder
 from .errors import EncoderFailed, EncoderMissing
 
 Float32: TypeAlias = NDArray[np.float32]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import PythonEncoder, SentenceTransformersEncoder
+from .config_models import PythonEncoder, SentenceTransformersEncoder
 from .errors import EncoderFailed, EncoderMissing
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, Omit, OpenAIError, omit
 
-from .config import OpenAIEncoder
+from .config_models import OpenAIEncoder
 from .errors import EncoderFailed
 
 _FORMAT_REFUSED = {400, 415, 422, 501}  # what servers without base64 answer to it

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from crossfade.proxy.config import EncoderChoice, Model
+from crossfade.proxy.config_models import EncoderChoice, Model
 from crossfade.proxy.encoders import ModelEncoder, build_encoder
 from crossfade.proxy.errors import EncoderFailed
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfade.proxy.config import EncoderChoice, Model
+from crossfade.proxy.config_models import EncoderChoice, Model
 from crossfade.proxy.encoders import ModelEncoder, build_encoder
 from crossfade.proxy.errors import EncoderFailed, EncoderMissing
 
