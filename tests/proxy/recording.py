@@ -127,7 +127,15 @@ class RestRecorder:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", self._port))
         self._port = listening.getsockname()[1]
-        config = uvicorn.Config(self._serve, log_level="error", access_log=False, lifespan="off", h11_max_incomplete_event_size=1 << 20)
+        config = uvicorn.Config(
+            self._serve,
+            interface="asgi3",
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            date_header=False,
+            h11_max_incomplete_event_size=1 << 20,
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listening]}, daemon=True)
         self._thread.start()
