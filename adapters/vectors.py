@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Float32, PairsError
+from .base import Float32, Map, PairsError
 
 
 def as_rows(vectors: NDArray[Any], dim: int | None = None) -> Float32:
@@ -49,3 +50,10 @@ def are_unit(vectors: Float32, tolerance: float = 1e-2) -> bool:
     """Say whether all rows (n, dim) have length 1 within the tolerance (float16 and int8 storage round)."""
     squares = np.einsum("ij,ij->i", vectors, vectors)
     return bool(np.all(np.abs(squares - 1.0) <= 2 * tolerance))
+
+
+def unnormalised(fitted: Map) -> Map:
+    """The same map giving rows as they come, for maps that add something before the last normalisation."""
+    if not hasattr(fitted, "normalise"):
+        return fitted
+    return cast("Map", replace(cast("Any", fitted), normalise=False))

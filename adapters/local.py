@@ -1,0 +1,169 @@
+"""Local experts: a global map, and for each cluster of documents a correction held to it (Local Drift-Adapters,
+shrunk).
+
+Documents are clustered in the source space. Expert k corrects the global map by offset_k + (x - mean_k) delta_k,
+fitted on the residuals of its cluster by ridge regression *towards zero*, that is towards the global map: `prior` is
+the number of pairs that the global map counts for, so the held-back share falls as 1 / n_k. The gate is
+softmax(cosine(x, mean_k) / temperature) over the `active` nearest clusters, so that applying costs about one map for
+each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+from .base import JSON, Arrays, Float32, Map, PairsError
+from .registry import describe_map, restore_map, with_prefix, without_prefix
+from .search import best
+from .vectors import normalise_rows, unit_rows, unnormalised
+
+
+@dataclass(frozen=True)
+class LocalMap:
+    """A base map that does not normalise, and one shrunk affine correction for each cluster.
+
+    routes (clusters, source_dim) are unit directions from the documents' mean; deltas (clusters, source_dim,
+    target_dim) and offsets (clusters, target_dim) the corrections with the cluster's mean folded in; centre
+    (source_dim,) is taken from what is mapped before it is routed and corrected.
+    """
+
+    kind: ClassVar[str] = "local"
+    base: Map
+    routes: Float32
+    deltas: Float32
+    offsets: Float32
+    centre: Float32
+    temperature: float
+    active: int
+    normalise: bool = True
+
+    @property
+    def source_dim(self) -> int:
+        return self.base.source_dim
+
+    @property
+    def target_dim(self) -> int:
+        return self.base.target_dim
+
+    def apply(self, vectors: Float32) -> Float32:
+        """Map vectors (n, source_dim) to float32 (n, target_dim)."""
+        mapped = self.base.apply(vectors)
+        centred = vectors - self.centre
+        experts, gates = self.gate(centred)
+        for expert in np.unique(experts):
+            rows, places = np.nonzero(experts == expert)
+            part = centred[rows] @ self.deltas[expert]
+            part += self.offsets[expert]
+            part *= gates[rows, places][:, None]
+            mapped[rows] += part
+        return normalise_rows(mapped) if self.normalise else mapped
+
+    def gate(self, centred: Float32) -> tuple[NDArray[np.int64], Float32]:
+        """The active experts and their weights, both (n, active), for centred vectors (n, source_dim)."""
+        experts, scores = best(unit_rows(centred) @ self.routes.T, self.active)
+        gates = np.exp((scores - scores[:, :1]) / np.float32(self.temperature))
+        return experts, gates / gates.sum(axis=1, keepdims=True)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        own = {"routes": self.routes, "deltas": self.deltas, "offsets": self.offsets, "centre": self.centre}
+        return own | with_prefix("base", self.base.arrays())
+
+    def settings(self) -> dict[str, JSON]:
+        return {
+            "base": describe_map(self.base),
+            "temperature": self.temperature,
+            "active": self.active,
+            "normalise": self.normalise,
+        }
+
+    @classmethod
+    def restore(cls, arrays: Arrays, settings: Mapping[str, JSON]) -> Self:
+        return cls(
+            base=restore_map(without_prefix("base", arrays), cast("dict[str, JSON]", settings["base"])),
+            routes=arrays["routes"],
+            deltas=arrays["deltas"],
+            offsets=arrays["offsets"],
+            centre=arrays["centre"],
+            temperature=float(cast("float", settings["temperature"])),
+            active=int(cast("int", settings["active"])),
+            normalise=bool(settings["normalise"]),
+        )
+
+    def recentred(self, base: Map, centre: NDArray[Any]) -> LocalMap:
+        """The same experts under another base and centre (query-side centring)."""
+        return replace(self, base=unnormalised(base), centre=np.asarray(centre, np.float32))
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Spherical k-means of centred pairs: mean (source_dim,), routes (clusters, source_dim), member (n,)."""
+
+    mean: Float32
+    routes: Float32
+    member: NDArray[np.int64]
+
+
+def fit_clusters(source: Float32, clusters: int, *, seed: int = 0, rounds: int = 15) -> Clusters:
+    """Cluster source vectors (n, source_dim) by direction from their mean. Raises PairsError for too many clusters."""
+    if not 1 <= clusters <= len(source) // 2:
+        raise PairsError(f"{clusters} clusters from {len(source)} pairs: use 1 to {len(source) // 2}")
+    mean = source.mean(axis=0, dtype=np.float64).astype(np.float32)
+    unit = unit_rows(source - mean)
+    centres, member = kmeans2(unit, clusters, iter=rounds, minit="++", missing="warn", seed=seed)
+    kept, member = np.unique(member, return_inverse=True)  # k-means may leave a cluster empty
+    return Clusters(mean, unit_rows(centres[kept]), member.astype(np.int64))
+
+
+def fit_local(
+    base: Map,
+    source: Float32,
+    target: Float32,
+    *,
+    clusters: int | Clusters = 16,
+    prior: float = 300.0,
+    temperature: float = 0.1,
+    active: int = 3,
+    normalise: bool = True,
+    seed: int = 0,
+) -> LocalMap:
+    """Fit experts on what `base` leaves of the pairs source (n, source_dim), target (n, target_dim).
+
+    `base` is the map of the *documents*; prior is the number of pairs that holding to it counts for. Raises
+    PairsError for too many clusters or settings out of range.
+    """
+    if prior <= 0 or temperature <= 0 or active < 1:
+        raise PairsError(f"prior is {prior}, temperature {temperature}, active {active}: all must be above 0")
+    found = fit_clusters(source, clusters, seed=seed) if isinstance(clusters, int) else clusters
+    raw = unnormalised(base)
+    centred, left = source - found.mean, target - raw.apply(source)
+    spread = float(np.einsum("ij,ij->", centred, centred)) / centred.size
+    count = len(found.routes)
+    deltas = np.empty((count, raw.source_dim, raw.target_dim), np.float32)
+    offsets = np.empty((count, raw.target_dim), np.float32)
+    for expert in range(count):
+        rows = found.member == expert
+        deltas[expert], offsets[expert] = _fit_expert(centred[rows], left[rows], prior, spread)
+    return LocalMap(raw, found.routes, deltas, offsets, found.mean, temperature, min(active, count), normalise)
+
+
+def _fit_expert(source: Float32, left: Float32, prior: float, spread: float) -> tuple[Float32, Float32]:
+    """Ridge regression towards no correction: delta (source_dim, target_dim) and offset (target_dim,), means folded in.
+
+    The offset counts the global map as prior / 30 pairs: it has one parameter a dimension where delta has source_dim.
+    """
+    x, y = source.astype(np.float64), left.astype(np.float64)
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    x, y = x - x_mean, y - y_mean
+    held = prior * spread
+    if len(x) < x.shape[1]:  # the dual form is smaller
+        delta = x.T @ np.linalg.solve(x @ x.T + held * np.eye(len(x)), y)
+    else:
+        delta = np.linalg.solve(x.T @ x + held * np.eye(x.shape[1]), x.T @ y)
+    offset = y_mean * len(x) / (len(x) + prior / 30) - x_mean @ delta
+    return delta.astype(np.float32), offset.astype(np.float32)
