@@ -6,9 +6,10 @@ writes new values into those places (`Message.edited`), leaving every other byte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 import numpy as np
@@ -40,6 +41,7 @@ class Operation:
     path: str
     writes: bool  # changes what is stored
     answers_vectors: bool  # its answer can carry vectors
+    describes: bool = False  # its answer tells the lengths of vectors, and `Dialect.schemas` reads it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +58,7 @@ class VectorSlot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextSlot:
-    """A text that the database would encode itself, with the model it names (Qdrant's Document)."""
+    """A text that the database would encode itself, with the model it names (Qdrant's Document; "": it names none)."""
 
     collection: str
     field: str | None
@@ -81,6 +83,40 @@ Edit = tuple[VectorSlot, Float32] | tuple[TextSlot, Float32] | tuple[ScoreSlot, 
 """A slot and what is to stand in its place: rows (n, new dim), one row (1, dim) for a text, or a score."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DimSlot:
+    """The length of a field's vectors as an answer tells it, where clients build their vectors by it (Milvus)."""
+
+    collection: str
+    field: str | None
+    dim: int
+    place: object
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The dense vector fields of a collection, by name, and how each is stored ("float", "float16", ...)."""
+
+    vectors: Mapping[str, str]
+
+    @property
+    def only_vector(self) -> str | None:
+        """The field that is meant where a message names none; None when there is not exactly one."""
+        return next(iter(self.vectors)) if len(self.vectors) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What a codec may need beside a request's body: its headers, the operator's names, and what is known already."""
+
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # lower-case names
+    model_param: str = "embedding_model"  # the search parameter that declares a model
+    find_schema: Callable[[str], Schema | None] = lambda collection: None
+
+
+NO_CONTEXT = RequestContext()
+
+
 class Message(Protocol):
     """One request or answer, read."""
 
@@ -95,6 +131,10 @@ class Message(Protocol):
     @property
     def wants_vectors(self) -> bool:
         """Whether a request asks for vectors in its answer (False for an answer)."""
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the slots of a request can only be told with the schemas of its collections, which were not known."""
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced and everything else untouched."""
@@ -127,16 +167,37 @@ class FailureAnswer:
     body: bytes
 
 
+class SchemaCodec(Protocol):
+    """How a database is asked for a collection's schema, where its messages cannot be read without."""
+
+    path: str  # of the gRPC method
+
+    def ask(self, collection: str) -> bytes:
+        """The request's message."""
+
+    def read(self, body: bytes) -> Schema | None:
+        """The schema in the answer's message, None when the database tells none. Raises MalformedError."""
+
+    def find_dims(self, operation: Operation, body: bytes, context: RequestContext = NO_CONTEXT) -> Sequence[DimSlot]:
+        """The lengths of dense vectors that the answer of a describing operation tells. Raises MalformedError."""
+
+    def write_dims(self, body: bytes, edits: Sequence[tuple[DimSlot, int]]) -> bytes:
+        """That answer with other lengths and everything else untouched."""
+
+
 class Dialect(Protocol):
     """What the proxy asks of a database's codecs."""
 
     kind: str  # "qdrant", "milvus"
     operations: Sequence[Operation]
+    schemas: SchemaCodec | None  # None: its messages say everything themselves
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names, or None when the method cannot carry a vector."""
 
-    def read_request(self, operation: Operation, path: str, body: bytes) -> Message:
+    def read_request(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> Message:
         """The slots of a request; `body` is one unframed gRPC message or a JSON text. Raises MalformedError."""
 
     def read_answer(self, operation: Operation, request: Message, body: bytes) -> Message:

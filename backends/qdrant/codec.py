@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..dialect import Failure, FailureAnswer, Message, Operation, Transport
+from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, RequestContext, SchemaCodec, Transport
 from .failure import form_failure
 from .message import QdrantMessage
 from .methods import GRPC_METHODS, REST_METHODS, collection_of, find_rest
@@ -17,6 +17,7 @@ class QdrantDialect:
     """See dialect.Dialect."""
 
     kind = "qdrant"
+    schemas: SchemaCodec | None = None  # every message says itself which vector it means
     operations: Sequence[Operation] = (
         *(method.operation for method in GRPC_METHODS.values()),
         *(method.operation for method in REST_METHODS),
@@ -31,7 +32,9 @@ class QdrantDialect:
         named = find_rest(method, path)
         return None if named is None else named.operation
 
-    def read_request(self, operation: Operation, path: str, body: bytes) -> QdrantMessage:
+    def read_request(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> QdrantMessage:
         """The slots of a request. Raises MalformedError with the byte offset and, for gRPC, the field path."""
         if operation.transport == "grpc":
             return GRPC_METHODS[operation.path].request(body)

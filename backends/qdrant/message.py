@@ -23,6 +23,11 @@ class QdrantMessage(NamedTuple):
     lookup: str | None
     editor: Editor
 
+    @property
+    def unsettled(self) -> bool:
+        """Never: Qdrant's messages name the vector they mean."""
+        return False
+
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced. Raises ValueError for rows that do not fit their slot."""
         return self.editor(self.body, edits) if edits else self.body

@@ -10,7 +10,7 @@ import orjson
 
 from ..dialect import Edit, Role, ScoreSlot, Slot, TextSlot, VectorSlot
 from ..json_spans import Value, read_number, read_string, replace_spans, write_floats
-from .wire_slots import check_rows, frozen_stack
+from ..rows import check_rows, frozen_stack
 
 Place = tuple[tuple[int, int], ...]
 """Where the value of each row stands (one for a text or a score)."""

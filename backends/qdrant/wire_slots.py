@@ -10,9 +10,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..dialect import Edit, Float32, Role, ScoreSlot, Slot, TextSlot, VectorSlot
+from ..rows import check_rows, frozen_stack
 from ..wire import (
     CLEARED,
     Found,
@@ -130,13 +129,6 @@ class WireReader:
             )
 
 
-def frozen_stack(rows: Sequence[Float32]) -> Float32:
-    """Rows (dim,) as one read-only array (n, dim)."""
-    stacked = np.stack(rows)
-    stacked.flags.writeable = False
-    return stacked
-
-
 def edit_wire(body: bytes, edits: Sequence[Edit]) -> bytes:
     """The body of a gRPC message with its slots replaced. Raises ValueError for rows that do not fit their slot."""
     patches: list[Patch] = []
@@ -149,16 +141,6 @@ def edit_wire(body: bytes, edits: Sequence[Edit]) -> bytes:
         else:
             patches += _patch_score(slot, edit[1])  # type: ignore[arg-type]  # as above
     return rewrite(body, patches)
-
-
-def check_rows(slot: VectorSlot | TextSlot, rows: Float32) -> None:
-    """Raise ValueError unless `rows` is (n, dim) with as many rows as the slot has."""
-    n = slot.rows.shape[0] if isinstance(slot, VectorSlot) else 1
-    if rows.ndim != 2 or rows.shape[0] != n:
-        raise ValueError(
-            f"collection {slot.collection!r}, field {slot.field!r}: the slot holds {n} rows, "
-            f"the edit has the shape {rows.shape}; give {n} rows"
-        )
 
 
 def _patch_vector(body: bytes, slot: VectorSlot, rows: Float32) -> list[Patch]:
