@@ -15,6 +15,7 @@ from crossfade.backends.dialect import Transport
 from .config import Config
 from .config_fields import serving_upstream
 from .config_values import Address
+from .envoy_headers import FORWARDED, copy_header
 
 Envoy = dict[str, Any]
 FILTER = "crossfade"
@@ -116,6 +117,7 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
         "generate_request_id": False,
         "skip_xff_append": True,
         "server_header_transformation": "PASS_THROUGH",
+        "early_header_mutation_extensions": [_keep_forwarded()],
         "common_http_protocol_options": {"headers_with_underscores_action": "ALLOW", "max_headers_count": 1000},
         "http_protocol_options": {"accept_http_10": True},
         "max_request_headers_kb": 1024,
@@ -158,6 +160,17 @@ def _python_filter(kind: str, module: str) -> Envoy:
                 "@type": "type.googleapis.com/google.protobuf.StringValue",
                 "value": json.dumps(settings),
             },
+        },
+    }
+
+
+def _keep_forwarded() -> Envoy:
+    """Put the client's own x-forwarded-* aside before Envoy sets them; each cluster puts them back."""
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [copy_header(name, aside) for name, aside in FORWARDED.items()],
         },
     }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from .config import Config, Upstream
 from .config_values import Address, Origin
+from .envoy_headers import codec_filter, restore_headers
 
 _TYPE = "type.googleapis.com/envoy"
 _UNBOUNDED = 1_000_000
@@ -55,6 +56,7 @@ def _build_cluster(name: str, place: Address | Origin, upstream: Upstream, *, se
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": protocol,
+                "http_filters": [restore_headers(), codec_filter()],
             }
         },
         # The database limits its own load; Envoy's defaults (1,024 of each) would turn a busy minute into errors.
