@@ -67,9 +67,10 @@ def main() -> None:
 def _explained(error: Exception) -> str | None:
     """The message of an error that says itself what is wrong; None for what is a defect and needs its traceback."""
     from crossfade.adapters.base import AdapterError
+    from crossfade.backends.index import IndexRefusedError
 
     from .errors import CrossfadeError
 
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error) if isinstance(error, CrossfadeError | AdapterError | OSError) else None
+    return str(error) if isinstance(error, CrossfadeError | AdapterError | IndexRefusedError | OSError) else None

@@ -20,10 +20,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from crossfade.backends.index import PointId
+
 from .cli_output import UsageProblem
 from .encoders import Encoder, Float32
 
-PointId = int | str
 Progress = Callable[[int, int], None]
 BATCH = 128  # documents read and encoded together; what a kill can cost is this times the batches under way
 

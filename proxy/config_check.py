@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import combinations
 
+from crossfade.backends.payload_text import compile_text
+
 from .config import Collection, Config, QdrantListener, Upstream, VectorFieldSettings
 from .config_fields import collection_upstream, resolve_field, serving_upstream
 from .config_values import Address
@@ -131,6 +133,7 @@ def _models(config: Config) -> Iterator[Conflict]:
 def _collection(config: Config, known: Known, name: str, collection: Collection) -> Iterator[Conflict]:
     path = ("collections", name)
     yield from _home(config, known, path, collection)
+    yield from _text(path, collection.text)
     yield from _names(path, collection, known)
     yield from _reachable(path, collection, "", "query_model", known)
     for using, settings in collection.fields.items():
@@ -149,6 +152,13 @@ def _field(
         yield from _reachable(path, collection, using, "declares", known)
     elif settings.index_model or settings.query_model or settings.adapters:  # else it is as its collection, told there
         yield from _reachable(path, collection, using, "query_model", known)
+
+
+def _text(path: KeyPath, text: str | None) -> Iterator[Conflict]:
+    try:
+        compile_text(text or "text")
+    except ValueError as error:
+        yield (*path, "text"), str(error)
 
 
 def _home(config: Config, known: Known, path: KeyPath, collection: Collection) -> Iterator[Conflict]:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfade.proxy.cli_collect import BATCH, Collected, Document, Plan, PointId, collect_pairs
+from crossfade.backends.index import PointId
+from crossfade.proxy.cli_collect import BATCH, Collected, Document, Plan, collect_pairs
 from crossfade.proxy.cli_output import UsageProblem
 from crossfade.proxy.encoders import Float32
 from crossfade.proxy.errors import EncoderFailed

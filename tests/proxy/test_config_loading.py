@@ -95,6 +95,8 @@ def test_a_good_file_is_read_and_paths_start_at_its_directory(tmp_path: Path) ->
         ('grpc: "qdrant:6334"', 'grpc: "127.0.0.1:6334"', "upstreams.main.grpc", 5, "Crossfade's own port"),
         (', rest: "http://qdrant:6333"', "", "listen.qdrant.rest", 3, "'main' has no rest address"),
         ("  qdrant: {grpc", "  qdrant: {upstream: man, grpc", "listen.qdrant.upstream", 3, "did you mean 'main'?"),
+        ("    query_model", "    text: '{a'\n    query_model", "collections.docs.text", 12, "text template '{a'"),
+        ("    query_model", "    text: '{}'\n    query_model", "collections.docs.text", 12, "empty key"),
         ("models:\n", "detect: {fingerprint: sure}\nmodels:\n", "detect.fingerprint", 6, "'off', 'count', 'warn'"),
         ("models:\n", "limits: {body: 10}\nmodels:\n", "limits.body", 6, "has no unit"),
         ("models:\n", "answers: {mark: perhaps}\nmodels:\n", "answers.mark", 6, "expected true or false"),
