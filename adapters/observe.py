@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Arrays, PairsError, StoreError
+from .base import Arrays, Float32, PairsError, StoreError
 
 Float64 = NDArray[np.float64]
 
@@ -77,6 +77,16 @@ class QueryStatistics:
         if self.count <= most:
             return self
         return QueryStatistics(most, self.mean, self.scatter * (most / self.count))
+
+    def sample(self, count: int, *, seed: int = 0) -> Float32:
+        """Draw `count` vectors (count, dim) of a Gaussian with this mean and covariance.
+
+        They stand in for real queries where those must not be kept (`fit_distilled` learns from them). Raises
+        PairsError below 2 queries.
+        """
+        rng = np.random.default_rng(seed)
+        drawn = rng.multivariate_normal(self.mean, self.covariance, size=count, method="eigh")
+        return drawn.astype(np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `restore` needs, for safetensors."""

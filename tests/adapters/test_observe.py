@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from crossfade.adapters.base import PairsError, StoreError
-from crossfade.adapters.observe import QueryStatistics
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from crossfade.adapters.base import PairsError, StoreError
+from crossfade.adapters.observe import QueryStatistics
 from tests.adapters.vector_pack import pack_vectors
 
 ROWS = arrays(np.float32, st.tuples(st.integers(2, 40), st.just(4)), elements=st.floats(-1e3, 1e3, width=32))
@@ -83,6 +83,15 @@ def test_decay_keeps_mean_and_covariance_and_lets_new_traffic_weigh_more() -> No
     assert old.decayed(10_000) is old
     moved = light.add(np.full((1_000, 2), 10.0))
     assert np.allclose(moved.mean, (old.mean + 10.0) / 2)
+
+
+def test_drawn_queries_have_the_observed_mean_and_covariance_and_repeat_by_seed() -> None:
+    rows = np.random.default_rng(3).normal(size=(200, 3)) @ np.diag([1.0, 2.0, 3.0]) + 5.0
+    seen = QueryStatistics.empty(3).add(rows)
+    drawn = seen.sample(20_000, seed=1)
+    assert np.allclose(drawn.mean(axis=0), seen.mean, atol=0.1)
+    assert np.allclose(np.cov(drawn, rowvar=False), seen.covariance, atol=0.3)
+    assert np.array_equal(drawn, seen.sample(20_000, seed=1))
 
 
 def test_arrays_restore_the_same_statistics() -> None:
