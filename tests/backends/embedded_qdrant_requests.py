@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +28,7 @@ CONFIG: dict[str, Any] = {
     },
     "sparse_vectors_config": {"sparse": m.SparseVectorParams()},
 }
-INDEXES = {
+INDEXES: dict[str, Any] = {
     "color": "keyword",
     "size": "integer",
     "price": "float",
@@ -43,7 +45,7 @@ class Requests:
 
     def __init__(self, seed: int, count: int = 150) -> None:
         self.random = random.Random(seed)
-        self.ids: list[int | str] = [self._id(number) for number in range(count)]
+        self.ids: list[Any] = [self._id(number) for number in range(count)]
 
     def _id(self, number: int) -> int | str:
         return str(UUID(int=self.random.getrandbits(128), version=4)) if number % 4 == 3 else number * 3
@@ -103,7 +105,8 @@ class Requests:
 
         kind = pick.randrange(5)
         if kind == 0:
-            return m.Filter(min_should=m.MinShould(conditions=[*some(), *some()], min_count=2))
+            distinct = {repr(condition): condition for condition in [*some(), *some()]}  # twins confuse the engine
+            return m.Filter(min_should=m.MinShould(conditions=list(distinct.values()), min_count=2))
         if kind == 1:
             return m.Filter(should=some(), must_not=some())
         if kind == 2:
@@ -116,7 +119,7 @@ class Requests:
         field = m.FieldCondition
         low, high = sorted((round(pick.uniform(0, 50), 1), round(pick.uniform(0, 50), 1)))
         month = pick.randint(1, 9)
-        makers = [
+        makers: list[Callable[[], Any]] = [
             lambda: field(key="color", match=m.MatchValue(value=pick.choice(COLORS))),
             lambda: field(key="size", match=m.MatchValue(value=pick.randint(-5, 20))),
             lambda: field(key="ok", match=m.MatchValue(value=pick.random() < 0.5)),
@@ -125,7 +128,7 @@ class Requests:
             lambda: field(key="color", match=m.MatchExcept(**{"except": pick.sample(COLORS, 2)})),
             lambda: field(key="price", range=m.Range(gte=low, lt=high)),
             lambda: field(key="size", range=m.Range(gt=low / 5, lte=high / 2)),
-            lambda: field(key="when", range=m.DatetimeRange(gte=f"2024-0{month}-15T00:00:00Z")),
+            lambda: field(key="when", range=m.DatetimeRange(gte=datetime(2024, month, 15, tzinfo=UTC))),
             lambda: field(key="tags", values_count=m.ValuesCount(gte=pick.randint(1, 3))),
             lambda: field(
                 key="place",

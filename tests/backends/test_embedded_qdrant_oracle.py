@@ -130,6 +130,10 @@ def test_a_batch_answers_each_query_as_alone(both: Both) -> None:
         assert_same_content(found.points, expected.points)
 
 
+def prices(points: list[Any]) -> list[float]:
+    return [point.payload["price"] for point in points]
+
+
 def test_scrolling_gives_the_same_pages(both: Both) -> None:
     served, oracle = both
     requests = Requests(SEED + 2)
@@ -139,7 +143,7 @@ def test_scrolling_gives_the_same_pages(both: Both) -> None:
         found, following = served.scroll("c", **asked)
         expected, expected_following = oracle.scroll("c", **asked)
         if "order_by" in asked:
-            assert [point.payload["price"] for point in found] == [point.payload["price"] for point in expected]
+            assert prices(found) == prices(expected)
             continue
         assert [point.id for point in found] == [point.id for point in expected]
         assert_same_content(found, expected)

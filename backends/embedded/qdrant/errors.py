@@ -84,6 +84,9 @@ class Unsupported(ServiceError):
     prefix = "Not supported by the embedded Qdrant: "
 
 
+SNAPSHOTS = "snapshots; copy the data folder while the server is stopped"
+
+
 class Internal(ServiceError):
     """The engine or this server failed."""
 

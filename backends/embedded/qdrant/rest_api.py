@@ -20,7 +20,7 @@ from . import rest_answers as answers
 from . import rest_legacy as legacy
 from . import rest_requests as requests
 from .access import OPEN_PATHS, Access
-from .errors import Internal, NotFound, ServiceError, Unauthenticated, Unreadable, Unsupported
+from .errors import SNAPSHOTS, Internal, NotFound, ServiceError, Unauthenticated, Unreadable, Unsupported
 from .service import TITLE, VERSION, Call
 from .values import read_id
 
@@ -67,8 +67,11 @@ async def _healthy(request: Request) -> Response:
 
 async def _unknown(request: Request) -> Response:
     """Paths of Qdrant that are not served here are told apart from paths that nobody serves."""
-    if any(part in request.url.path for part in ("/snapshots", "/cluster", "/shards", "/telemetry", "/metrics")):
-        return fail(Unsupported(f"{request.method} {request.url.path}"), 0.0)
+    path = request.url.path
+    if "/snapshots" in path:
+        return fail(Unsupported(SNAPSHOTS), 0.0)
+    if any(part in path for part in ("/cluster", "/shards", "/telemetry", "/metrics", "/issues", "/quotas")):
+        return fail(Unsupported(f"{request.method} {path}"), 0.0)
     return Response(status_code=404)
 
 

@@ -16,6 +16,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 from qdrant_client.http import models
 
 from .errors import Unreadable
+from .values import write_payload
 
 M = TypeVar("M")
 
@@ -209,8 +210,7 @@ def create_collection(body: bytes) -> pb.CreateCollection:
             getattr(request, target).CopyFrom(convert(value))
     if model.sharding_method is not None:
         request.sharding_method = pb.ShardingMethod.Value(model.sharding_method.value.capitalize())
-    for key, value in RestToGrpc.convert_payload(getattr(model, "metadata", None) or {}).items():
-        request.metadata[key].CopyFrom(value)
+    write_payload(getattr(model, "metadata", None), request.metadata)
     return fill(request, model, "shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from qdrant_client import grpc as pb
 
 from .collections import Collections
-from .errors import Unsupported, WrongInput
+from .errors import SNAPSHOTS, Unsupported, WrongInput
 from .groups import Groups
 from .legacy import discover_query, recommend_groups_query, recommend_query, search_groups_query, search_query
 from .matrix import search_matrix, write_offsets
@@ -52,7 +52,7 @@ def _timed(call: Call) -> Call:
 
 
 def _refuse_snapshots(request: Any) -> Any:
-    raise Unsupported("snapshots; copy the data folder while the server is stopped")
+    raise Unsupported(SNAPSHOTS)
 
 
 def _collection_calls(collections: Collections) -> dict[str, Call]:
