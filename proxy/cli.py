@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from .cli_adapters import apply
+from .cli_apply import apply
 from .cli_check import check, schema
+from .cli_fit import fit
 from .cli_serve import embedded_qdrant, serve
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 embedded = typer.Typer(help="Run a database that needs no server.", no_args_is_help=True)
 app.command()(check)
 app.command()(serve)
+app.command()(fit)
 app.command()(apply)
 app.command()(schema)
 embedded.command("qdrant")(embedded_qdrant)

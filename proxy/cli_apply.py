@@ -1,4 +1,4 @@
-"""`crossfade fit` and `crossfade apply`: make an adapter, and use one on a file of vectors."""
+"""`crossfade apply`: an adapter used on a file of vectors."""
 
 from __future__ import annotations
 
