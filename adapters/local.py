@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.linalg import solve
 
 from .base import JSON, Arrays, Float32, Map, PairsError
 from .registry import describe_map, restore_map, with_prefix, without_prefix
@@ -149,7 +150,7 @@ def fit_local(
     for expert in range(count):
         rows = found.member == expert
         deltas[expert], offsets[expert] = _fit_expert(centred[rows], left[rows], prior, spread)
-    return LocalMap(raw, found.routes, deltas, offsets, found.mean, temperature, min(active, count), normalise)
+    return LocalMap(raw, found.routes, deltas, offsets, found.mean, temperature, active, normalise)
 
 
 def _fit_expert(source: Float32, left: Float32, prior: float, spread: float) -> tuple[Float32, Float32]:
@@ -157,13 +158,12 @@ def _fit_expert(source: Float32, left: Float32, prior: float, spread: float) -> 
 
     The offset counts the global map as prior / 30 pairs: it has one parameter a dimension where delta has source_dim.
     """
-    x, y = source.astype(np.float64), left.astype(np.float64)
-    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-    x, y = x - x_mean, y - y_mean
-    held = prior * spread
-    if len(x) < x.shape[1]:  # the dual form is smaller
-        delta = x.T @ np.linalg.solve(x @ x.T + held * np.eye(len(x)), y)
+    x_mean, y_mean = source.mean(axis=0), left.mean(axis=0)
+    x, y = source - x_mean, left - y_mean
+    held = np.float32(prior * spread)
+    if len(x) < x.shape[1]:  # the dual form is smaller; float32 is enough under so strong a ridge
+        delta = x.T @ solve(x @ x.T + held * np.eye(len(x), dtype=np.float32), y, assume_a="pos")
     else:
-        delta = np.linalg.solve(x.T @ x + held * np.eye(x.shape[1]), x.T @ y)
-    offset = y_mean * len(x) / (len(x) + prior / 30) - x_mean @ delta
-    return delta.astype(np.float32), offset.astype(np.float32)
+        delta = solve(x.T @ x + held * np.eye(x.shape[1], dtype=np.float32), x.T @ y, assume_a="pos")
+    offset = y_mean * (len(x) / (len(x) + prior / 30)) - x_mean @ delta
+    return np.ascontiguousarray(delta, np.float32), offset.astype(np.float32)

@@ -212,8 +212,9 @@ def _check_order(pairs: Pairs) -> None:
     found = agreement(pairs.source, pairs.target)
     if not found >= LEAST_AGREEMENT:  # also when it is NaN: all rows of one side alike
         raise PairsError(
-            f"these pairs look shuffled: similarities among {min(len(pairs), _SAMPLE)} source rows and the same target rows "
-            f"correlate by {found:.2f}, real pairs by at least {LEAST_AGREEMENT}; row i of both sides must be one document"
+            f"these pairs look shuffled: similarities among {min(len(pairs), _SAMPLE)} source rows and the same target "
+            f"rows correlate by {found:.2f}, real pairs by {LEAST_AGREEMENT} or more; "
+            "row i of both sides must be the same document"
         )
 
 
