@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 Transport = Literal["grpc", "rest"]
+ScoreKind = Literal["threshold", "feedback"]
 
 
 class Role(Enum):
@@ -70,12 +71,17 @@ class TextSlot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreSlot:
-    """A number in the score space of a vector field: score_threshold, radius, range_filter, feedback scores."""
+    """A number in the score space of a vector field: score_threshold, radius, range_filter, feedback scores.
+
+    A feedback score is what the client's own model (a reranker, say) gave an example: the database looks only at the
+    differences between them, never at how they compare with similarities.
+    """
 
     collection: str
     field: str | None
     score: float
     place: object
+    kind: ScoreKind = "threshold"
 
 
 Slot = VectorSlot | TextSlot | ScoreSlot
@@ -178,10 +184,10 @@ class SchemaCodec(Protocol):
     def read(self, body: bytes) -> Schema | None:
         """The schema in the answer's message, None when the database tells none. Raises MalformedError."""
 
-    def find_dims(self, operation: Operation, body: bytes, context: RequestContext = NO_CONTEXT) -> Sequence[DimSlot]:
+    def find_dims(self, operation: Operation, request: Message, body: bytes) -> Sequence[DimSlot]:
         """The lengths of dense vectors that the answer of a describing operation tells. Raises MalformedError."""
 
-    def write_dims(self, body: bytes, edits: Sequence[tuple[DimSlot, int]]) -> bytes:
+    def write_dims(self, operation: Operation, body: bytes, edits: Sequence[tuple[DimSlot, int]]) -> bytes:
         """That answer with other lengths and everything else untouched."""
 
 

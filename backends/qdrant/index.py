@@ -53,9 +53,9 @@ class QdrantIndex:
         named = {"": dense} if isinstance(dense, models.VectorParams) else dense
         fields = tuple(
             FieldInfo(name, one.size, _DISTANCES[one.distance], one.multivector_config is not None)
-            for name, one in named.items()
+            for name, one in sorted(named.items())  # gRPC gives a map, in any order
         )
-        return CollectionInfo(collection, fields, tuple(params.sparse_vectors or ()))
+        return CollectionInfo(collection, fields, tuple(sorted(params.sparse_vectors or ())))
 
     async def count(self, collection: str) -> int:
         """How many points there are, exactly."""

@@ -176,7 +176,7 @@ def _add_feedback(reader: RestReader, value: Value, field: str) -> None:
     reader.add_vector(value.members.get("target"), field)
     for item in _each(value.members.get("feedback")):
         reader.add_vector(item.members.get("example"), field)
-        reader.add_score(item.members.get("score"), field)
+        reader.add_score(item.members.get("score"), field, "feedback")
 
 
 def read_point(body: bytes, collection: str) -> QdrantMessage:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from ..dialect import Edit, Role, ScoreSlot, Slot, TextSlot, VectorSlot
+from ..dialect import Edit, Role, ScoreKind, ScoreSlot, Slot, TextSlot, VectorSlot
 from ..json_spans import Value, read_number, read_string, replace_spans, write_floats
 from ..rows import check_rows, frozen_stack
 
@@ -73,11 +73,11 @@ class RestReader:
                 for vector in column.elements:
                     self.add_vector(vector, name)
 
-    def add_score(self, value: Value | None, field: str) -> None:
+    def add_score(self, value: Value | None, field: str, kind: ScoreKind = "threshold") -> None:
         """The slot of a score, if the value is a number."""
         score = read_number(self.body, value)
         if score is not None and value is not None:
-            self.slots.append(ScoreSlot(self.collection, field, score, ((value.start, value.end),)))
+            self.slots.append(ScoreSlot(self.collection, field, score, ((value.start, value.end),), kind))
 
 
 def is_single(value: Value) -> bool:

@@ -131,9 +131,9 @@ def _add_feedback(reader: WireReader, feedback: Found, field: str) -> None:
         item = scan(reader.body, (span,), SHAPES["FeedbackItem"])
         _add_input(reader, item.get("example"), field)
         if "score" in item:
-            reader.add_score(item, "score", field)
+            reader.add_score(item, "score", field, "feedback")
         else:  # proto3 does not write a score of 0
-            reader.slots.append(ScoreSlot(reader.collection, field, 0.0, ScorePlace(span, absent=2)))
+            reader.slots.append(ScoreSlot(reader.collection, field, 0.0, ScorePlace(span, absent=2), "feedback"))
 
 
 def read_one(message: str, add: Level) -> Callable[[bytes], QdrantMessage]:

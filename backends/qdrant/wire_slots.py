@@ -10,7 +10,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..dialect import Edit, Float32, Role, ScoreSlot, Slot, TextSlot, VectorSlot
+import numpy as np
+
+from ..dialect import Edit, Float32, Role, ScoreKind, ScoreSlot, Slot, TextSlot, VectorSlot
 from ..rows import check_rows, frozen_stack
 from ..wire import (
     CLEARED,
@@ -120,26 +122,24 @@ class WireReader:
         place = TextPlace(spans, found.get(CLEARED, ()), dense)
         self.slots.append(TextSlot(self.collection, field, self.role, text, model, place))
 
-    def add_score(self, found: Found, name: str, field: str) -> None:
+    def add_score(self, found: Found, name: str, field: str, kind: ScoreKind = "threshold") -> None:
         """The slot of an optional float field."""
         spans = found.get(name)
         if spans is not None:
-            self.slots.append(
-                ScoreSlot(self.collection, field, read_float(self.body, spans[-1]), ScorePlace(spans[-1]))
-            )
+            score = read_float(self.body, spans[-1])
+            self.slots.append(ScoreSlot(self.collection, field, score, ScorePlace(spans[-1]), kind))
 
 
 def edit_wire(body: bytes, edits: Sequence[Edit]) -> bytes:
     """The body of a gRPC message with its slots replaced. Raises ValueError for rows that do not fit their slot."""
     patches: list[Patch] = []
-    for edit in edits:
-        slot = edit[0]
-        if isinstance(slot, VectorSlot):
-            patches += _patch_vector(body, slot, edit[1])  # type: ignore[arg-type]  # a union of pairs is not narrowed
-        elif isinstance(slot, TextSlot):
-            patches += _patch_text(slot, edit[1])  # type: ignore[arg-type]  # as above
+    for slot, value in edits:
+        if isinstance(slot, ScoreSlot):
+            patches += _patch_score(slot, float(value))
+        elif isinstance(slot, VectorSlot):
+            patches += _patch_vector(body, slot, np.asarray(value))
         else:
-            patches += _patch_score(slot, edit[1])  # type: ignore[arg-type]  # as above
+            patches += _patch_text(slot, np.asarray(value))
     return rewrite(body, patches)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfade.backends.dialect import Float32, Role
+from crossfade.backends.dialect import Float32, Role, ScoreKind
 
 Row = dict[str, Any] | str
 REQUESTS: dict[tuple[str, str], tuple[str, Row]] = {
@@ -106,11 +106,12 @@ class Place:
     rows: Float32 | None = None
     text: tuple[str, str] | None = None
     score: float | None = None
+    kind: ScoreKind = "threshold"
 
     def key(self, role: Role) -> tuple[object, ...]:
         """What is compared with qdrant_messages.slot_key."""
         if self.score is not None:
-            return ("score", self.collection, self.field, self.score)
+            return ("score", self.collection, self.field, self.score, self.kind)
         if self.text is not None:
             return ("text", self.collection, self.field, role, *self.text)
         assert self.rows is not None
@@ -271,7 +272,7 @@ class BodyBuilder:
 
     def _make_feedback_score(self, path: Path) -> Any:
         score = self.rng.choice((0.0, 0.5, -0.25))
-        self.places.append(Place(path, self.collection, self._using, score=score))
+        self.places.append(Place(path, self.collection, self._using, score=score, kind="feedback"))
         return score
 
     def _make_example(self, path: Path) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import qdrant_client.grpc as grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from crossfade.backends.dialect import Float32, Role, ScoreSlot, Slot, TextSlot
+from crossfade.backends.dialect import Float32, Role, ScoreKind, ScoreSlot, Slot, TextSlot
 from tests.backends.qdrant_tables import ANSWERS, QUERY_VARIANTS, REQUESTS
 
 # fmt: off
@@ -41,11 +41,12 @@ class Place:
     text: tuple[str, str] | None  # text and model
     score: float | None
     replace: Callable[[Any], None]
+    kind: ScoreKind = "threshold"
 
     def key(self, role: Role) -> tuple[object, ...]:
         """What is compared with slot_key."""
         if self.score is not None:
-            return ("score", self.collection, self.field, self.score)
+            return ("score", self.collection, self.field, self.score, self.kind)
         if self.text is not None:
             return ("text", self.collection, self.field, role, *self.text)
         assert self.rows is not None
@@ -55,7 +56,7 @@ class Place:
 def slot_key(slot: Slot) -> tuple[object, ...]:
     """A slot as a value that can be compared and sorted."""
     if isinstance(slot, ScoreSlot):
-        return ("score", slot.collection, slot.field, slot.score)
+        return ("score", slot.collection, slot.field, slot.score, slot.kind)
     if isinstance(slot, TextSlot):
         return ("text", slot.collection, slot.field, slot.role, slot.text, slot.model)
     rows = np.ascontiguousarray(slot.rows)
@@ -210,7 +211,9 @@ class Builder:
 
     def _score_feedback(self, built: Built, item: Any, collection: str, name: str) -> None:
         item.score = self.rng.choice((0.0, 0.5, -0.25))
-        built.places.append(Place(collection, name, None, None, item.score, lambda new: setattr(item, "score", new)))
+        built.places.append(
+            Place(collection, name, None, None, item.score, lambda new: setattr(item, "score", new), kind="feedback")
+        )
 
     def _put(self, built: Built, vector: Any, collection: str, name: str) -> None:
         """Put a random form of vector into a Vector, VectorInput or VectorOutput."""
