@@ -18,7 +18,7 @@ from crossfade.backends.embedded import QdrantServer
 from tests.backends.embedded_qdrant_requests import CONFIG, INDEXES, Requests
 
 SEED = 20261123
-ROUNDS = 150
+ROUNDS = 120
 Both = tuple[QdrantClient, QdrantClient]
 
 

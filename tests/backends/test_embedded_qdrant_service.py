@@ -377,6 +377,11 @@ def test_errors_are_qdrants_own(client: QdrantClient) -> None:
             "Bad request: A query is needed to merge the prefetches.",
             ("query_points", ("c",), {"prefetch": m.Prefetch(query=[1.0, 2.0])}),
         ),
+        (
+            (grpc.StatusCode.INVALID_ARGUMENT, 422),
+            "limit: value 0 invalid, must be 1 or larger",
+            ("query_points", ("c",), {"query": [1, 2], "limit": 0}),
+        ),
         (NOT_FOUND, "Not found: No point with id 77 found", ("set_payload", ("c", {"a": 1}), {"points": [77]})),
         (
             UNIMPLEMENTED,

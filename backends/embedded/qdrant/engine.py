@@ -10,5 +10,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-edge: Any = importlib.import_module("qdrant_edge")
-"""The module `qdrant_edge`."""
+
+def load_engine() -> Any:
+    """The module `qdrant_edge`; raises ImportError saying how to install it."""
+    try:
+        return importlib.import_module("qdrant_edge")
+    except ModuleNotFoundError as error:
+        raise ImportError("The embedded Qdrant needs qdrant-edge-py: pip install 'crossfade[embedded]'") from error
+
+
+edge: Any = load_engine()

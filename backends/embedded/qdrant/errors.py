@@ -51,7 +51,7 @@ class Unreadable(WrongInput):
 
 class Unprocessable(WrongInput):
     http_status = 422
-    prefix = "Validation error: "
+    prefix = "Validation error in body: "
 
 
 class NotFound(ServiceError):
@@ -92,7 +92,7 @@ class Internal(ServiceError):
 
 
 _BAD_REQUEST = ("No range index", "No appropriate index", "Index required")
-_INTERNAL = ("IO Error", "OutOfMemory", "Service runtime error", "Service internal error", "shard is closed")
+_INTERNAL = ("IO Error", "OutOfMemory", "Service runtime error", "Service internal error")
 
 
 def translate_engine(error: Exception) -> ServiceError:
@@ -109,10 +109,20 @@ def translate_engine(error: Exception) -> ServiceError:
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
-    """Turn whatever the engine raises inside the block into a ServiceError."""
+    """Turn what the engine raises inside the block into a ServiceError.
+
+    Only its own kinds: bare Exception, what its bindings raise for values that they cannot take, and a panic. Anything
+    else is a fault of this server and passes, to be answered and logged as one.
+    """
     try:
         yield
-    except ServiceError:
-        raise
-    except Exception as error:  # the engine raises bare Exception for everything
+    except (ValueError, TypeError, OverflowError) as error:
         raise translate_engine(error) from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise translate_engine(error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # the engine's Rust panics, not exported by name
+            raise
+        raise Internal(f"the engine panicked: {error}") from error

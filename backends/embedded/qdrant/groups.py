@@ -12,7 +12,7 @@ from uuid import UUID
 
 from qdrant_client import grpc as pb
 
-from .errors import WrongInput, engine_errors
+from .errors import Unprocessable, engine_errors
 from .reads import Reads, write_record, write_scored
 from .shard import Collection
 from .store import Store
@@ -38,7 +38,7 @@ class Groups:
         limit = request.limit if request.HasField("limit") else GROUP_LIMIT
         size = request.group_size if request.HasField("group_size") else GROUP_SIZE
         if limit < 1 or size < 1:
-            raise WrongInput(f"limit is {limit} and group_size {size}; ask for 1 or more groups of 1 or more points")
+            raise Unprocessable(f"[limit: {limit}, group_size: {size}] invalid, both must be 1 or larger")
         groups = self._collect(collection, request, limit, size)
         answer = pb.GroupsResult(groups=[pb.PointGroup(id=write_key(key)) for key in groups])
         self._fill_hits(collection, request, groups, answer)

@@ -14,7 +14,7 @@ import numpy as np
 from qdrant_client import grpc as pb
 
 from .engine import edge
-from .errors import BadRequest, NotFound, WrongInput, engine_errors
+from .errors import BadRequest, NotFound, Unprocessable, WrongInput, engine_errors
 from .filters import read_filter, write_time
 from .formula import read_formula
 from .shard import Collection
@@ -83,7 +83,7 @@ def read_query(store: Store, collection: Collection, request: pb.QueryPoints) ->
     check_level(request)
     limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
     if limit < 1:
-        raise WrongInput(f"limit is {limit}; ask for 1 or more points")
+        raise Unprocessable(f"[limit: value {limit} invalid, must be 1 or larger]")
     scope = scope_of(store, collection, request, limit)
     query = read_scoring(scope, request.query) if request.HasField("query") else None
     random = request.query.WhichOneof("variant") == "sample" and not request.prefetch

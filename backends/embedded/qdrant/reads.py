@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_client import grpc as pb
 
 from .engine import edge
-from .errors import WrongInput, engine_errors
+from .errors import Unprocessable, WrongInput, engine_errors
 from .filters import read_filter
 from .queries import DEFAULT_LIMIT, read_order, read_query
 from .shard import Collection
@@ -37,7 +37,7 @@ class Reads:
         limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
         ordered = request.HasField("order_by")
         if limit < 1:
-            raise WrongInput(f"limit is {limit}; ask for 1 or more points")
+            raise Unprocessable(f"[limit: value {limit} invalid, must be 1 or larger]")
         if ordered and request.HasField("offset"):
             raise WrongInput("Cannot use an `offset` when using `order_by`. The alternative for paging is `start_from`")
         with engine_errors():
@@ -45,7 +45,8 @@ class Reads:
                 offset=read_id(request.offset) if request.HasField("offset") else None,
                 limit=limit,
                 filter=read_filter(request.filter) if request.HasField("filter") else None,
-                with_payload=read_payload_selector(request.with_payload),
+                # a scroll gives payloads unless told not to, every other read the other way round
+                with_payload=not request.HasField("with_payload") or read_payload_selector(request.with_payload),
                 with_vector=read_vectors_selector(request.with_vectors),
                 order_by=read_order(request.order_by) if ordered else None,
             )
