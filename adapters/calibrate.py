@@ -17,8 +17,6 @@ from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
-from scipy.spatial.distance import cdist
 
 from .base import Arrays, Float32, PairsError, StoreError
 from .vectors import unit_rows
@@ -155,6 +153,8 @@ def score(queries: Float32, docs: Float32, metric: Metric) -> Float64:
     elif metric == "dot":
         scores = (queries @ docs.T).astype(np.float64)
     elif metric in _DISTANCES:
+        from scipy.spatial.distance import cdist  # not at the top: serving needs none of scipy's 41 MB a worker
+
         scores = cdist(queries, docs, _DISTANCES[metric])  # by differences: exact also for near duplicates
     else:
         raise PairsError(f"calibration: metric {metric!r} is none of cosine, dot, euclid, manhattan")
@@ -196,6 +196,8 @@ def _tied(source: Float64, target: Float64) -> tuple[Float64, Float64, Float64]:
 
 def _pool(x: Float64, y: Float64, weights: Float64, *, most: int) -> tuple[Float64, Float64]:
     """Isotonic blocks at their centres, neighbours pooled to about `most` knots, closer towards both ends."""
+    from scipy.optimize import isotonic_regression  # see sample_scores
+
     blocks = isotonic_regression(y, weights=weights).blocks[:-1].astype(np.intp)
     place = np.minimum(np.add.reduceat(weights, blocks).cumsum() / weights.sum(), 1.0)
     group = np.ceil(np.arccos(1.0 - 2.0 * place) / np.pi * most - 1e-9)
