@@ -110,6 +110,8 @@ def _encode(one: FieldDescriptor, value: Any, rng: random.Random) -> bytes:
         return _delimit(one.number, scramble(value, rng), rng)
     if one.type == FieldDescriptor.TYPE_STRING:
         return _delimit(one.number, value.encode(), rng)
+    if one.type == FieldDescriptor.TYPE_BYTES:
+        return _delimit(one.number, value, rng)
     wire_type = {FieldDescriptor.TYPE_FLOAT: 5, FieldDescriptor.TYPE_DOUBLE: 1}.get(one.type, 0)
     return _tag(one.number, wire_type, rng) + _scalar(one, value)
 

@@ -1,0 +1,16 @@
+"""Milvus: its gRPC and REST messages and failures.
+
+codec     MilvusDialect, which ties the rest together
+methods   the operations, both transports
+schema    the protobuf fields that matter, by name and number
+forms     numbers as Milvus stores them: float32, float16, bfloat16, int8
+slots     where vectors, texts and scores stand in a gRPC message, and how edits go back in
+columns   vectors of a FieldData column;  placeholder: those of a search
+search, write, read    gRPC requests and answers
+describe  the fields of a collection, and the lengths that clients are told
+failure   Milvus's own form of an error
+"""
+
+from .codec import MilvusDialect
+
+__all__ = ["MilvusDialect"]

@@ -1,0 +1,48 @@
+"""Failures as Milvus reports them: in the `status` of a normal reply, which pymilvus raises at once.
+
+Any other gRPC status than a few would make pymilvus try again, up to 75 times.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from ..dialect import Failure, FailureAnswer, Transport
+from ..wire import encode_field, encode_varint
+
+# gRPC code -> Milvus's own code and its older one (common.ErrorCode), which clients before 2.4 read.
+_INVALID = (1100, 5)  # parameter invalid; IllegalArgument
+_CODES = {
+    3: _INVALID,
+    9: _INVALID,
+    8: (1102, 5),  # parameter too large
+    14: (2, 1),  # service unavailable; UnexpectedError
+    4: (2, 1),
+}
+_INTERNAL = (5, 1)  # service internal error; UnexpectedError
+_RETRIABLE = (14, 4)
+
+
+def form_failure(transport: Transport, failure: Failure) -> FailureAnswer:
+    """A failure in Milvus's own form: HTTP 200 with a code and a message, over gRPC in the reply's field 1.
+
+    Every reply of a method that can carry vectors has its status in field 1.
+    """
+    code, older = _CODES.get(failure.grpc_code, _INTERNAL)
+    if transport == "rest":
+        body = orjson.dumps({"code": code, "message": failure.message})
+        return FailureAnswer(200, 0, "", "application/json", body)
+    reply = encode_field(1, _encode_status(code, older, failure))
+    return FailureAnswer(200, 0, "", "application/grpc", reply)
+
+
+def _encode_status(code: int, older: int, failure: Failure) -> bytes:
+    message = failure.message.encode("utf-8", "replace")
+    status = _encode_number(1, older) + encode_field(2, message) + _encode_number(3, code)
+    if failure.grpc_code in _RETRIABLE:
+        status += _encode_number(4, 1)
+    return status + encode_field(5, message)
+
+
+def _encode_number(number: int, value: int) -> bytes:
+    return encode_varint(number << 3) + encode_varint(value)
