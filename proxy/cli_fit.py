@@ -181,11 +181,13 @@ class Collecting:
                 await check_field(index, self.collection, field.name, dim, field.index_model)
                 count = await index.count(self.collection)
                 documents = StoredDocuments(index, self.collection, field.name, text)
-                with progress_bar(f"pairs of {self.collection}, kept in {work}") as step:
+                _say_kept(work)
+                with progress_bar("documents") as step:
                     found = await collect_pairs(documents, encoder, plan, work, parallel=parallel, progress=step)
             queries = await self._queries(encoder)
         finally:
             await encoder.close()
+        _say_left_out(found.without_text, found.without_vector)
         pairs = make_pairs(found.source, found.target, source_name=f"{self.collection} on {upstream}")
         return Material(pairs, queries, self.model, field.index_model, count, out)
 
@@ -226,11 +228,25 @@ class Collecting:
         return encoded
 
 
+def _say_kept(work: Path) -> None:
+    kept = len(list(work.glob("batch-*.npz")))
+    if kept:
+        typer.echo(f"going on with {kept} batches of pairs in {work}; remove it to collect afresh", err=True)
+    else:
+        typer.echo(f"pairs are kept in {work} as they are collected", err=True)
+
+
+def _say_left_out(without_text: int, without_vector: int) -> None:
+    if without_text or without_vector:
+        told = f"{without_text:,} without text, {without_vector:,} without a vector"
+        typer.echo(f"left out of the sample: {told}", err=True)
+
+
 def _fit(material: Material, *, method: str, seed: int, seconds: float | None) -> Adapter:
     from crossfade.adapters.select import fit_adapter
     from crossfade.adapters.store import save_adapter
 
-    with progress_bar(f"methods on {len(material.pairs):,} pairs") as step:
+    with progress_bar("candidates") as step:
         adapter = fit_adapter(
             material.pairs,
             source_model=material.model,

@@ -32,7 +32,7 @@ def print_table(columns: list[str], rows: list[list[str]], *, title: str | None 
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console = Console(width=240)
-    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", show_edge=False)
     for row in rows:
         table.add_row(*row)
     console.print(table, markup=False)

@@ -155,6 +155,7 @@ def test_a_killed_fit_goes_on_where_it_was(folder: Path, server: QdrantServer) -
     done = len(list((folder / "adapters" / "new--old.pairs").glob("batch-*.npz")))
     again = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
+    assert f"going on with {done} batches of pairs" in again.stderr
     calls = (folder / "calls.log").read_text().split("\n")[:-1]
     assert len(set(calls)) == COUNT
     assert len(calls) <= 2 * COUNT - 128 * done
