@@ -45,7 +45,7 @@ listen: {{qdrant: {{rest: "127.0.0.1:6333"}}}}
 upstreams: {{main: {{kind: qdrant, {upstream}}}}}
 models:
   old: {{dim: 8}}
-  new: {{dim: 12, encoder: {{python: "fit_test_encoder:encode"}}}}
+  new: {{dim: 12, encoder: {{python: {{function: "fit_test_encoder:encode", concurrency: 1}}}}}}
 collections:
   docs:
     index_model: old
@@ -153,6 +153,7 @@ def test_a_killed_fit_goes_on_where_it_was(folder: Path, server: QdrantServer) -
     killed = subprocess.run(command, cwd=folder, env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = len(list((folder / "adapters" / "new--old.pairs").glob("batch-*.npz")))
+    assert done == 1
     again = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert f"going on with {done} batches of pairs" in again.stderr
