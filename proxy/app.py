@@ -6,10 +6,11 @@ whatever went wrong into a gRPC status or the database's own REST error. Only th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,17 +18,28 @@ from urllib.parse import quote
 from crossfade.backends.dialect import Dialect, Failure, Operation, Transport
 from crossfade.backends.qdrant import QdrantDialect
 
+from .config import Log
 from .driver import Incoming, Outgoing, exchange
-from .errors import BodyTooLarge, CrossfadeError
+from .errors import BodyTooLarge, CrossfadeError, UpstreamDown
 from .framing import frame
 from .live import RUN_DIR, Live
-from .upstream import TextHeaders, call_upstream, forwarded_headers, read_headers, returned_headers
+from .logs import start_logging
+from .upstream import (
+    BREAKS,
+    HeaderList,
+    TextHeaders,
+    call_upstream,
+    forwarded_headers,
+    read_headers,
+    returned_headers,
+)
 from .worker import Worker
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MARK = b"x-crossfade"
+_GONE_SECONDS = 0.05
 
 log = logging.getLogger("crossfade.app")
 
@@ -36,20 +48,27 @@ class ClientGone(Exception):
     """The client cancelled or hung up; there is nobody to answer."""
 
 
+class BrokenAnswer(Exception):
+    """The upstream's answer broke off after some of it had been sent on."""
+
+
 class App:
     """One database's application; pyvoy runs it on an event loop of its own for each listener."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, transport: Transport | None) -> None:
+        """`transport` is what the listener speaks; None: both, told apart by the content type."""
         self._dialect = dialect
+        self._transport = transport
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
             return
-        await _serve(scope["state"]["worker"], scope, receive, send)
+        await _serve(scope["state"]["worker"], self._transport, scope, receive, send)
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start_logging(Log())
         run_dir = Path(os.environ[RUN_DIR])
         await receive()
         try:
@@ -58,6 +77,7 @@ class App:
             log.error("the worker cannot start: %s", error)
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        start_logging(worker.live.snapshot.config.log)
         scope["state"]["worker"] = worker
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -78,9 +98,9 @@ def _live_snapshot(run_dir: Path) -> Live:
         return _live
 
 
-async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve(worker: Worker, listening: Transport | None, scope: Scope, receive: Receive, send: Send) -> None:
     headers = read_headers(scope["headers"])
-    transport: Transport = "grpc" if _value(headers, "content-type").startswith("application/grpc") else "rest"
+    transport = listening or _transport_of(headers)
     path = scope["raw_path"].decode("ascii", "surrogateescape")
     operation = worker.dialect.find_operation(transport, scope["method"], path)
     name = operation.name if operation is not None else "other"
@@ -93,12 +113,17 @@ async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> 
         else:
             incoming = Incoming(operation, headers, authority, path, incoming_query, body)
             outgoing = await exchange(worker, incoming)
-        done = outgoing.mark.partition(";")[0] if outgoing.mark else "passed"
-        worker.tally.requests[name, transport, done] += 1
         await _relay(outgoing, transport, send)
+        worker.tally.requests[name, transport, outgoing.done] += 1
     except ClientGone:
         worker.tally.requests[name, transport, "cancelled"] += 1
+    except BrokenAnswer:  # the connection is cut by raising on: half an answer must not look whole
+        worker.tally.errors[name, UpstreamDown.label] += 1
+        raise
     except CrossfadeError as error:
+        if isinstance(error, UpstreamDown) and await _has_gone(receive):
+            worker.tally.requests[name, transport, "cancelled"] += 1
+            return
         worker.tally.errors[name, error.label] += 1
         await _rescue(worker, operation, transport, error, send)
     except Exception:  # whatever it is must not reach the client as UNKNOWN
@@ -107,6 +132,19 @@ async def _serve(worker: Worker, scope: Scope, receive: Receive, send: Send) -> 
         await _rescue(
             worker, operation, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
         )
+
+
+def _transport_of(headers: TextHeaders) -> Transport:
+    return "grpc" if _value(headers, "content-type").startswith("application/grpc") else "rest"
+
+
+async def _has_gone(receive: Receive) -> bool:
+    """Whether a call broke because its client cancelled: then Envoy has ended it, and says so here at once."""
+    try:
+        event = await asyncio.wait_for(receive(), _GONE_SECONDS)
+    except TimeoutError:
+        return False
+    return bool(event["type"] == "http.disconnect")
 
 
 async def _gather(receive: Receive, headers: TextHeaders, limit: int) -> bytes:
@@ -143,36 +181,60 @@ async def _pass_on(
     target = worker.target(worker.live.snapshot, transport)
     whole = f"{path}?{query}" if query else path
     sent = forwarded_headers(headers, frozenset())
-    return Outgoing(await call_upstream(target, scope["method"], authority, whole, sent, body), None, None)
+    response = await call_upstream(target, scope["method"], authority, whole, sent, body)
+    return Outgoing(target, response, b"", False, None, "passed")
 
 
 async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
-    """Send an answer: an unchanged one chunk by chunk, the last one held back to be marked as such."""
+    """Send an answer chunk by chunk, the last one held back to be marked as such.
+
+    Raises UpstreamDown when it breaks before anything was sent, BrokenAnswer for REST afterwards.
+    """
     response = outgoing.response
-    headers = returned_headers(response)
-    if outgoing.mark is not None:
-        headers.append((MARK, outgoing.mark.encode("latin-1", "replace")))
+    chunks = aiter(response.content)
+    held = outgoing.gathered or await _next_chunk(outgoing, chunks)
     # An answer of headers only (a gRPC error) has its status there, and must not announce trailers.
     trailers = transport == "grpc" and "grpc-status" not in response.headers
-    if outgoing.body is None and (length := response.headers.get("content-length")) is not None:
-        headers.append((b"content-length", length.encode("latin-1")))
-    start: dict[str, Any] = {"type": "http.response.start", "status": response.status, "headers": headers}
-    if trailers:
-        start["trailers"] = True
-    await send(start)
-    if outgoing.body is not None:
-        await send({"type": "http.response.body", "body": outgoing.body})
-    else:
-        held = b""
-        async for chunk in response.content:
-            if held:
-                await send({"type": "http.response.body", "body": held, "more_body": True})
-            held = bytes(chunk)
+    start = {"type": "http.response.start", "status": response.status, "headers": _headers_of(outgoing, transport)}
+    await send({**start, "trailers": True} if trailers else start)
+    try:
+        while chunk := b"" if outgoing.changed else await _next_chunk(outgoing, chunks):
+            await send({"type": "http.response.body", "body": held, "more_body": True})
+            held = chunk
+    except UpstreamDown as error:
+        if not trailers:
+            raise BrokenAnswer(str(error)) from error
         await send({"type": "http.response.body", "body": held})
+        await send({"type": "http.response.trailers", "headers": _status(error.grpc_code, f"crossfade: {error}")})
+        return
+    await send({"type": "http.response.body", "body": held})
     if trailers:
         ending = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.trailers.items()]
-        cut = [(b"grpc-status", b"14"), (b"grpc-message", b"the upstream's answer ended without a status")]
+        cut = _status(UpstreamDown.grpc_code, "crossfade: the upstream's answer ended without a status")
         await send({"type": "http.response.trailers", "headers": ending or cut})
+
+
+async def _next_chunk(outgoing: Outgoing, chunks: AsyncIterator[bytes | memoryview | bytearray]) -> bytes:
+    """The next chunk of an answer, b"" at its end. Raises UpstreamDown when it breaks off."""
+    try:
+        async for chunk in chunks:
+            if chunk:
+                return bytes(chunk)
+    except BREAKS as error:
+        raise outgoing.target.down(error) from error
+    return b""
+
+
+def _headers_of(outgoing: Outgoing, transport: Transport) -> HeaderList:
+    response = outgoing.response
+    headers = returned_headers(response, changed=outgoing.changed)
+    if outgoing.mark is not None:
+        headers.append((MARK, outgoing.mark.encode("latin-1", "replace")))
+    if not outgoing.changed and (length := response.headers.get("content-length")) is not None:
+        headers.append((b"content-length", length.encode("latin-1")))
+    elif outgoing.changed and transport == "rest":
+        headers.append((b"content-length", str(len(outgoing.gathered)).encode()))
+    return headers
 
 
 async def _rescue(
@@ -187,7 +249,7 @@ async def _rescue(
         await send({"type": "http.response.start", "status": answer.http_status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         return
-    status = [(b"grpc-status", str(answer.grpc_code).encode()), (b"grpc-message", _grpc_message(answer.message))]
+    status = _status(answer.grpc_code, answer.message)
     if not answer.body:
         await send({"type": "http.response.start", "status": 200, "headers": [*headers, *status]})
         await send({"type": "http.response.body", "body": b""})
@@ -197,9 +259,10 @@ async def _rescue(
     await send({"type": "http.response.trailers", "headers": status})
 
 
-def _grpc_message(message: str) -> bytes:
-    """Percent-encode a message as gRPC's grpc-message wants it."""
-    return quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
+def _status(code: int, message: str) -> HeaderList:
+    """A gRPC status; its message percent-encoded as grpc-message wants it."""
+    encoded = quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
+    return [(b"grpc-status", str(code).encode()), (b"grpc-message", encoded)]
 
 
 def _value(headers: TextHeaders, name: str) -> str:
@@ -209,4 +272,5 @@ def _value(headers: TextHeaders, name: str) -> str:
     return ""
 
 
-qdrant = App(QdrantDialect())
+qdrant_grpc = App(QdrantDialect(), "grpc")
+qdrant_rest = App(QdrantDialect(), "rest")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from numpy.typing import NDArray
 from crossfade.adapters.base import Map
 
 Float32 = NDArray[np.float32]
+Result = TypeVar("Result")
 
 # One thread: BLAS releases the interpreter, and a second product beside the first would only take the other core from
 # the database.
@@ -18,20 +22,20 @@ _POOL = ThreadPoolExecutor(1, thread_name_prefix="crossfade-map")
 
 
 class Batcher:
-    """Applies maps on one event loop: small requests gathered for a tick, large ones in a thread.
+    """Applies maps on one event loop: small requests gathered for a tick, large ones in a thread."""
 
-    `inline_rows` is the most rows of one request that are mapped on the loop.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, inline_rows: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._inline_rows = inline_rows
         self._waiting: dict[int, tuple[Map, list[tuple[Float32, asyncio.Future[Float32]]]]] = {}
 
-    async def apply(self, through: Map, rows: Float32) -> Float32:
-        """Map rows (n, source_dim) to (n, target_dim)."""
-        if len(rows) > self._inline_rows:
-            return await self._loop.run_in_executor(_POOL, through.apply, rows)
+    async def off_loop(self, work: Callable[..., Result], *given: Any) -> Result:
+        """Do large work in the thread."""
+        return await self._loop.run_in_executor(_POOL, partial(work, *given))
+
+    async def apply(self, through: Map, rows: Float32, inline_rows: int) -> Float32:
+        """Map rows (n, source_dim) to (n, target_dim); more than `inline_rows` are mapped in the thread."""
+        if len(rows) > inline_rows:
+            return await self.off_loop(through.apply, rows)
         future: asyncio.Future[Float32] = self._loop.create_future()
         waiting = self._waiting.get(id(through))
         if waiting is None:

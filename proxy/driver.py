@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 from pyqwest import Response
 
-from crossfade.backends.dialect import Edit, MalformedError, Message, Operation
+from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, Transport
 
 from .detect import Declared, read_declared
-from .errors import MalformedRequest
+from .errors import BodyTooLarge, MalformedRequest
 from .exchange import (
     Float32,
     Job,
@@ -24,7 +25,7 @@ from .exchange import (
 )
 from .framing import frame, inflate, unframe
 from .routing import Snapshot
-from .upstream import TextHeaders, call_upstream, forwarded_headers, read_all
+from .upstream import Target, TextHeaders, call_upstream, forwarded_headers, read_all
 from .worker import Worker
 
 _NOTHING: frozenset[str] = frozenset()
@@ -46,11 +47,14 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An answer on its way back: the upstream's response, a new body if it was changed, and the mark."""
+    """An answer on its way back: what of its content was gathered, whether it was changed, and what to say of it."""
 
+    target: Target
     response: Response
-    body: bytes | None
+    gathered: bytes  # the rest, if any, is still to be read from the response
+    changed: bool
     mark: str | None
+    done: str  # the first word of the mark, for metrics
 
 
 async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
@@ -62,17 +66,16 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     snapshot = worker.live.snapshot
     operation = incoming.operation
     named = dict(incoming.headers)
-    message = _read_request(worker, incoming, named, snapshot)
+    message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
     declared = read_declared(named, snapshot.config.detect)
-    plan = plan_request(message, declared, snapshot, worker.encodes)
+    plan = plan_request(message, declared, snapshot)
     planned = perf_counter()
     worker.tally.latency["detect"].observe(planned - started)
 
     edits = await _prepare(worker, plan, snapshot)
     body, dropped = incoming.body, _NOTHING
     if edits:
-        edited = message.edited(edits)
-        body = frame(edited) if operation.transport == "grpc" else edited
+        body = await worker.off_loop(len(body), _edit, message, edits, operation.transport)
         dropped = frozenset({_ENCODING[operation.transport]})
     if plan.reads_answer:
         dropped = dropped | {_ACCEPT[operation.transport]}
@@ -85,12 +88,14 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     headers = forwarded_headers(incoming.headers, dropped)
     response = await call_upstream(target, operation.method, incoming.authority, path, headers, body)
     worker.tally.latency["upstream"].observe(perf_counter() - mapped)
-    mark = plan.mark
-    answer = None
+    back = _Back(b"", False, "")
     if plan.reads_answer and _carries_answer(operation, response):
-        answer, results = await _map_back(worker, incoming, message, plan, declared, snapshot, response)
-        mark = f"{mark or 'native'}{results}" if results else mark
-    return Outgoing(response, answer, mark if snapshot.config.answers.mark else None)
+        back = await _map_back(worker, incoming, message, plan, declared, snapshot, target, response)
+    mark = plan.mark
+    done = mark.partition(";")[0] if mark else "passed"
+    if back.results:
+        mark = f"{mark or 'native'}{back.results}"
+    return Outgoing(target, response, back.body, back.changed, mark if snapshot.config.answers.mark else None, done)
 
 
 def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], snapshot: Snapshot) -> Message:
@@ -105,31 +110,40 @@ def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], sna
         raise MalformedRequest(operation.name, str(error)) from error
 
 
+def _edit(message: Message, edits: list[Edit], transport: Transport) -> bytes:
+    edited = message.edited(edits)
+    return frame(edited) if transport == "grpc" else edited
+
+
 async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
     """Encode and map everything a request needs."""
     edits: list[Edit] = list(plan.scores)
     for job in plan.jobs:
-        rows = job.gather()
-        check_rows(rows, job)
-        _check_fingerprint(worker, rows, job, snapshot)
+        rows = await worker.off_loop(job.size, _check_job, worker, job, snapshot)
         if job.map is not None:
             edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:
-        row = await worker.encode(text)
+        row = await worker.encode(text, snapshot)
         edits.append((text.slot, row if text.map is None else await worker.apply(text.map, row)))
     return edits
 
 
-def _check_fingerprint(worker: Worker, rows: Float32, job: Job, snapshot: Snapshot) -> None:
+def _check_job(worker: Worker, job: Job, snapshot: Snapshot) -> Float32:
+    """The rows of a job (n, dim), found sound; raises BadVector and ForeignVector."""
+    rows = job.gather()
+    check_rows(rows, job)
     mode = snapshot.config.detect.fingerprint
-    if mode == "off" or not job.space.fingerprints or (mode != "refuse" and not worker.samples()):
-        return
+    if mode == "off" or not job.space.fingerprints or (mode == "count" and not worker.samples()):
+        return rows
     row = find_foreign(rows, job, sample=mode != "refuse")
     if row is None:
-        return
+        return rows
     worker.tally.foreign[job.space.collection, job.model] += 1
     if mode == "refuse":
         raise foreign_error(rows, row, job)
+    if mode == "warn":
+        worker.warn(f"{foreign_error(rows, row, job)}; it passes")
+    return rows
 
 
 def _carries_answer(operation: Operation, response: Response) -> bool:
@@ -139,6 +153,14 @@ def _carries_answer(operation: Operation, response: Response) -> bool:
     return response.status == 200
 
 
+class _Back(NamedTuple):
+    """An answer's body after mapping back, and what the mark says of its vectors."""
+
+    body: bytes
+    changed: bool
+    results: str
+
+
 async def _map_back(
     worker: Worker,
     incoming: Incoming,
@@ -146,27 +168,35 @@ async def _map_back(
     plan: Plan,
     declared: Declared,
     snapshot: Snapshot,
+    target: Target,
     response: Response,
-) -> tuple[bytes, str]:
-    """The answer's body with its vectors in the client's space, and what the mark says of it."""
+) -> _Back:
+    """The answer with its vectors in the client's space; one that cannot be read, or is too large, stays as it is."""
     operation, limit = incoming.operation, snapshot.config.limits.body
-    body = await read_all(response)
+    body = await read_all(target, response, limit)
     if not body:
-        return body, ""
+        return _Back(body, False, "")
+    unread = _Back(body, False, describe_results([], left=True))
+    if len(body) > limit:
+        return unread
     encoding = response.headers.get(_ENCODING[operation.transport])
     try:
-        if operation.transport == "grpc":
-            answer = worker.dialect.read_answer(operation, request, unframe(body, encoding, operation.name, limit))
-        else:
-            answer = worker.dialect.read_answer(operation, request, inflate(body, encoding, operation.name, limit))
-    except (MalformedError, MalformedRequest):
-        return body, describe_results([], left=True)  # whatever it is, the client may still make sense of it
+        answer = await worker.off_loop(len(body), _read_answer, worker, operation, request, body, encoding, limit)
+    except (MalformedError, MalformedRequest, BodyTooLarge):
+        return unread  # whatever it is, the client may still make sense of it
     jobs = plan_answer(answer, plan, declared, snapshot)
     edits: list[Edit] = []
     for job in jobs:
         assert job.map is not None  # plan_answer lists only what is mapped
-        edits.extend(job.edits(await worker.apply(job.map, job.gather())))
+        edits.extend(job.edits(await worker.apply(job.map, await worker.off_loop(job.size, job.gather))))
     if not edits:
-        return body, ""
-    edited = answer.edited(edits)
-    return frame(edited) if operation.transport == "grpc" else edited, describe_results(jobs, left=False)
+        return _Back(body, False, "")
+    edited = await worker.off_loop(len(body), _edit, answer, edits, operation.transport)
+    return _Back(edited, True, describe_results(jobs, left=False))
+
+
+def _read_answer(
+    worker: Worker, operation: Operation, request: Message, body: bytes, encoding: str | None, limit: int
+) -> Message:
+    opened = unframe if operation.transport == "grpc" else inflate
+    return worker.dialect.read_answer(operation, request, opened(body, encoding, operation.name, limit))

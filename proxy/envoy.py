@@ -104,7 +104,7 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
         "stat_prefix": name,
         "codec_type": "AUTO",
         "rds": {"route_config_name": name, "config_source": watched_file(f"{run_dir}/rds-{name}.json", run_dir)},
-        "http_filters": [_python_filter(listener.kind, module), _router_filter()],
+        "http_filters": [_python_filter(listener, module), _router_filter()],
         "http2_protocol_options": {
             "initial_stream_window_size": STREAM_WINDOW,
             "initial_connection_window_size": CONNECTION_WINDOW,
@@ -141,9 +141,9 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
     }
 
 
-def _python_filter(kind: str, module: str) -> Envoy:
+def _python_filter(listener: Listener, module: str) -> Envoy:
     settings = {
-        "app": f"crossfade.proxy.app:{kind}",
+        "app": f"crossfade.proxy.app:{listener.kind}_{listener.transport}",
         "interface": "asgi",
         "root_path": "",
         "lifespan": True,

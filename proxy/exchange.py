@@ -6,7 +6,7 @@ need the same map become one Job, so that an upsert of 10,000 points is one prod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -33,6 +33,11 @@ class Job:
     model: str
     map: Map | None
     slots: list[VectorSlot] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its vectors."""
+        return sum(slot.rows.nbytes for slot in self.slots)
 
     def gather(self) -> Float32:
         """All rows of the job, (n, dim)."""
@@ -93,8 +98,8 @@ class Plan:
         return f"{word}; model={models}; index={indices}"
 
 
-def plan_request(message: Message, declared: Declared, snapshot: Snapshot, encodes: Callable[[str], bool]) -> Plan:
-    """Decide what a request needs; `encodes` says whether a model's encoder is configured.
+def plan_request(message: Message, declared: Declared, snapshot: Snapshot) -> Plan:
+    """Decide what a request needs.
 
     Raises RequestError (wrong dimension, unknown or unmapped model) for what no adapter can serve.
     """
@@ -114,7 +119,7 @@ def plan_request(message: Message, declared: Declared, snapshot: Snapshot, encod
                     plan.models.setdefault((job.space.collection, job.space.field), job.model)
             job.slots.append(slot)
         elif isinstance(slot, TextSlot):
-            _plan_text(plan, slot, snapshot, encodes)
+            _plan_text(plan, slot, snapshot)
     for slot in message.slots:
         if isinstance(slot, ScoreSlot):
             _plan_score(plan, slot, declared, snapshot)
@@ -194,10 +199,10 @@ def _forward_map(space: Space, model: str, role: Role) -> Map | None:
     return adapter.document if role is Role.DOCUMENT else adapter.query
 
 
-def _plan_text(plan: Plan, slot: TextSlot, snapshot: Snapshot, encodes: Callable[[str], bool]) -> None:
+def _plan_text(plan: Plan, slot: TextSlot, snapshot: Snapshot) -> None:
     """A text that names a model with an encoder here is encoded here; any other is the database's to encode."""
     space = snapshot.find_space(slot.collection, slot.field or "")
-    if space is None or not encodes(slot.model):
+    if space is None or not snapshot.encodes(slot.model):
         return
     dim = snapshot.models[slot.model]
     model = detect_model(space, Declared(), slot.role, slot.model, dim, snapshot.models)

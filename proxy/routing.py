@@ -53,6 +53,11 @@ class Snapshot:
     adapters: Mapping[AdapterKey, Adapter]
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
+    def encodes(self, model: str) -> bool:
+        """Whether texts for a model are encoded here."""
+        settings = self.config.models.get(model)
+        return settings is not None and settings.encoder is not None
+
     def find_space(self, collection: str, using: str) -> Space | None:
         """The space a vector stands in, or None when the collection is not configured."""
         space = self.spaces.get((collection, using))

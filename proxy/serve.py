@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import orjson
 import uvicorn
 from watchfiles import awatch
 
@@ -18,6 +16,7 @@ from .admin import build_admin
 from .background import Background
 from .config import Log
 from .errors import CrossfadeError
+from .logs import start_logging
 from .processes import StartError
 from .supervisor import Supervisor
 
@@ -124,21 +123,3 @@ async def _reload_on(event: asyncio.Event, supervisor: Supervisor) -> None:
         await event.wait()
         event.clear()
         await supervisor.reload()
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        stated = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
-        stated["message"] = record.getMessage()
-        if record.exc_info:
-            stated["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(stated).decode()
-
-
-def start_logging(settings: Log) -> None:
-    """Write the log to standard error as the configuration says."""
-    stream = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    stream.setFormatter(_JsonLines() if settings.format == "json" else text)
-    logging.basicConfig(level=settings.level.upper(), handlers=[stream], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyqwest import Headers, Request, Response, Transport
+from pyqwest import Headers, ReadError, Request, Response, Transport, WriteError
 
 from .errors import UpstreamDown
 
 # Connection headers, and what Envoy sets anew from the call itself.
 _NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-encoding", "x-forwarded-proto"})
+_BODILESS = frozenset({"GET", "HEAD"})  # an empty body of theirs is none: content-length: 0 was not there before
 _NOT_RETURNED = frozenset({"x-envoy-upstream-service-time", "content-length", "transfer-encoding", "connection"})
 # Envoy sets this on every answer that really came from the database; its own (connection refused, reset) lack it.
 _FROM_DATABASE = "x-envoy-upstream-service-time"
+
+_REASON = 1 << 16  # bytes of an error's text; Envoy's own are one line
+
+BREAKS = (ReadError, WriteError, ConnectionError, TimeoutError, OSError)
+"""What a call to the database can break with: it broke off, or the client has gone and Envoy ended the call."""
 
 HeaderList = list[tuple[bytes, bytes]]
 TextHeaders = list[tuple[str, str]]
@@ -26,6 +32,10 @@ class Target:
     address: str
     transport: Transport
 
+    def down(self, reason: object) -> UpstreamDown:
+        """The error of a call that broke."""
+        return UpstreamDown(upstream=self.upstream, address=self.address, reason=str(reason))
+
 
 def read_headers(headers: HeaderList) -> TextHeaders:
     """A request's headers as text; repeated ones and -bin metadata stay as they are."""
@@ -38,12 +48,13 @@ def forwarded_headers(headers: TextHeaders, without: frozenset[str]) -> Headers:
     return Headers([header for header in headers if header[0] not in dropped])
 
 
-def returned_headers(response: Response) -> HeaderList:
-    """An answer's headers as they go back."""
+def returned_headers(response: Response, *, changed: bool) -> HeaderList:
+    """An answer's headers as they go back; a changed body is no longer compressed."""
+    left = _NOT_RETURNED | {"content-encoding"} if changed else _NOT_RETURNED
     return [
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in response.headers.items()
-        if name not in _NOT_RETURNED
+        if name not in left
     ]
 
 
@@ -54,17 +65,30 @@ async def call_upstream(
 
     Raises UpstreamDown when the database did not answer.
     """
+    content = body if body or method not in _BODILESS else None
     try:
-        response = await target.transport.execute(Request(method, f"http://{authority}{path}", headers, body))
-    except (ConnectionError, TimeoutError, OSError) as error:
-        raise UpstreamDown(upstream=target.upstream, address=target.address, reason=str(error)) from error
+        response = await target.transport.execute(Request(method, f"http://{authority}{path}", headers, content))
+    except BREAKS as error:
+        raise target.down(error) from error
     if _FROM_DATABASE not in response.headers:
-        reason = bytes(await read_all(response)).decode("utf-8", "replace")
-        raise UpstreamDown(upstream=target.upstream, address=target.address, reason=reason or f"HTTP {response.status}")
+        reason = (await read_all(target, response, _REASON)).decode("utf-8", "replace")
+        raise target.down(reason or f"HTTP {response.status}")
     return response
 
 
-async def read_all(response: Response) -> bytes:
-    """The whole content; nearly always one chunk."""
-    chunks = [chunk async for chunk in response.content]
-    return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+async def read_all(target: Target, response: Response, limit: int) -> bytes:
+    """The content, nearly always one chunk; what goes beyond `limit` bytes is left to be read.
+
+    Raises UpstreamDown when it breaks off.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in response.content:
+            chunks.append(bytes(chunk))
+            size += len(chunk)
+            if size > limit:
+                break
+    except BREAKS as error:
+        raise target.down(error) from error
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

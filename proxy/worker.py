@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pyvoy.asgi.httpclient import HTTPTransport
 
@@ -24,8 +26,13 @@ from .telemetry import Tally, write_atomically
 from .upstream import Target
 
 _FLUSH_SECONDS = 1.0
+_WARN_SECONDS = 1.0
+# Reading or changing this much takes about as long as a small query takes altogether.
+_LOOP_BYTES = 128 * 1024
 # pyvoy cuts calls after 60 s unless told; how long a call may take is the client's deadline to say.
 _NO_TIMEOUT = 30 * 86400.0
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("crossfade.worker")
 
@@ -37,8 +44,9 @@ class Worker:
         self.live = live
         self.dialect = dialect
         self.tally = Tally()
-        self.batcher = Batcher(asyncio.get_running_loop(), live.snapshot.config.limits.inline_rows)
+        self.batcher = Batcher(asyncio.get_running_loop())
         self._requests = 0
+        self._warned = -_WARN_SECONDS
         self._encoders: dict[str, tuple[object, Encoder]] = {}
         self._targets: dict[tuple[int, Transport], Target] = {}
         self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
@@ -61,23 +69,25 @@ class Worker:
         address = str(upstream.grpc if transport == "grpc" else upstream.rest)
         return Target(name, address, HTTPTransport(cluster_name(name, transport), timeout=_NO_TIMEOUT))
 
-    def encodes(self, model: str) -> bool:
-        """Whether texts for a model are encoded here."""
-        settings = self.live.snapshot.config.models.get(model)
-        return settings is not None and settings.encoder is not None
-
     def samples(self) -> bool:
         """Whether the fingerprint looks at this request where it only counts: at one in 16."""
         self._requests += 1
         return self._requests & 15 == 1
 
-    async def encode(self, job: TextJob) -> Float32:
+    def warn(self, message: str) -> None:
+        """Log a warning that any request can cause, at most once a second."""
+        now = time.monotonic()
+        if now - self._warned >= _WARN_SECONDS:
+            self._warned = now
+            log.warning("%s", message)
+
+    async def encode(self, job: TextJob, snapshot: Snapshot) -> Float32:
         """One text as a row (1, dim) of its model, before any map; raises EncoderFailed."""
         role: Literal["query", "passage"] = "passage" if job.slot.role is Role.DOCUMENT else "query"
-        return await self._encoder(job.model).encode([job.slot.text], role)
+        return await self._encoder(job.model, snapshot).encode([job.slot.text], role)
 
-    def _encoder(self, model: str) -> Encoder:
-        settings = self.live.snapshot.config.models[model]
+    def _encoder(self, model: str, snapshot: Snapshot) -> Encoder:
+        settings = snapshot.config.models[model]
         kept = self._encoders.get(model)
         if kept is None or kept[0] != settings:
             kept = self._encoders[model] = (settings, build_encoder(model, settings))
@@ -85,7 +95,14 @@ class Worker:
 
     async def apply(self, through: Map, rows: Float32) -> Float32:
         """Map rows, together with those of other requests that wait at this moment."""
-        return await self.batcher.apply(through, rows)
+        most = self.live.snapshot.config.limits.inline_rows
+        return await self.batcher.apply(through, rows, most)
+
+    async def off_loop(self, size: int, work: Callable[..., Result], *given: Any) -> Result:
+        """Do work on a message of `size` bytes: at once, or in a thread when it would keep the other requests."""
+        if size <= _LOOP_BYTES:
+            return work(*given)
+        return await self.batcher.off_loop(work, *given)
 
     async def _flush_forever(self) -> None:
         """Write the tally once a second, and when the worker stops."""
