@@ -24,6 +24,8 @@ from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best
 from .vectors import normalise_rows, unit_rows, unnormalised
 
+_SAMPLE = 5_000  # rows that k-means sees; the others only join the nearest cluster
+
 
 @dataclass(frozen=True)
 class LocalMap:
@@ -116,9 +118,11 @@ def fit_clusters(source: Float32, clusters: int, *, seed: int = 0, rounds: int =
         raise PairsError(f"{clusters} clusters from {len(source)} pairs: use 1 to {len(source) // 2}")
     mean = source.mean(axis=0, dtype=np.float64).astype(np.float32)
     unit = unit_rows(source - mean)
-    centres, member = kmeans2(unit, clusters, iter=rounds, minit="++", missing="warn", seed=seed)
-    kept, member = np.unique(member, return_inverse=True)  # k-means may leave a cluster empty
-    return Clusters(mean, unit_rows(centres[kept]), member.astype(np.int64))
+    sample = unit[np.random.default_rng(seed).permutation(len(unit))[:_SAMPLE]]
+    centres, _ = kmeans2(sample, clusters, iter=rounds, minit="++", missing="warn", seed=seed)
+    routes = unit_rows(centres)
+    kept, member = np.unique(np.argmax(unit @ routes.T, axis=1), return_inverse=True)  # some may be empty
+    return Clusters(mean, routes[kept], member.astype(np.int64))
 
 
 def fit_local(

@@ -1,0 +1,91 @@
+"""Merge hits of two spaces while a collection is half migrated: tail matching, for each query.
+
+Old-space scores of adapted queries and new-space scores of true ones do not compare. A sample of documents that exist
+in both spaces is kept in memory; for each query both spaces score it, and old scores are moved so that the best of
+the sample have the same mean and spread in both. Both parts then compete with equal spread at the top, where hits
+are. (A regression of one score on the other predicts means, and so pulls the best unmigrated documents below lucky
+migrated ones.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Float32, PairsError
+from .vectors import as_rows
+
+Float64 = NDArray[np.float64]
+Key = TypeVar("Key", bound=Hashable)
+FEWEST = 20
+SHARE = 0.02
+_LEAST_SPREAD = 1e-6
+
+
+@dataclass(frozen=True)
+class TailMatch:
+    """For each of n queries the line from old-space scores to new-space ones: scale (n,) and shift (n,)."""
+
+    scale: Float64
+    shift: Float64
+
+    def apply(self, scores: NDArray[Any]) -> Float64:
+        """Old-space scores (n, hits), or (hits,) for a single query, on the new space's scale."""
+        if scores.ndim == 1:
+            return np.asarray(scores * self.scale[0] + self.shift[0], np.float64)
+        return np.asarray(scores * self.scale[:, None] + self.shift[:, None], np.float64)
+
+
+@dataclass(frozen=True)
+class TailMatcher:
+    """The same documents in both spaces, new (n, new_dim) and old (n, old_dim); the best `tail` of them are compared."""
+
+    new: Float32
+    old: Float32
+    tail: int
+
+    def match(self, queries_new: Float32, queries_old: Float32) -> TailMatch:
+        """Fit the line for queries as the new model made them (n, new_dim) and as they ask the old index (n, old_dim).
+
+        Scores are inner products. For Euclidean distances pass vectors of unit length and compare by inner product
+        too: on them both order alike.
+        """
+        new_mean, new_spread = self._tails(queries_new @ self.new.T)
+        old_mean, old_spread = self._tails(queries_old @ self.old.T)
+        scale = np.where(old_spread > _LEAST_SPREAD, new_spread / np.maximum(old_spread, _LEAST_SPREAD), 1.0)
+        return TailMatch(scale, new_mean - scale * old_mean)
+
+    def _tails(self, scores: Float32) -> tuple[Float64, Float64]:
+        """Mean and standard deviation (n,) of the best `tail` of scores (n, sample)."""
+        best = np.partition(scores, scores.shape[1] - self.tail, axis=1)[:, -self.tail :].astype(np.float64)
+        return best.mean(axis=1), best.std(axis=1)
+
+
+def fit_matcher(new: NDArray[Any], old: NDArray[Any], *, sample: int = 2_000, seed: int = 0) -> TailMatcher:
+    """Keep a random sample of documents that are in both spaces: new (n, new_dim), old (n, old_dim).
+
+    The tail is the best 2 %, at least 20. Raises PairsError for unequal counts or fewer than 20 documents.
+    """
+    if len(new) != len(old) or len(new) < FEWEST:
+        raise PairsError(
+            f"{len(new)} new and {len(old)} old vectors: tail matching needs the same documents, at least {FEWEST}"
+        )
+    rows = np.sort(np.random.default_rng(seed).permutation(len(new))[:sample])
+    tail = max(FEWEST, round(SHARE * len(rows)))
+    return TailMatcher(as_rows(new[rows]), as_rows(old[rows]), tail)
+
+
+def merge_hits(
+    new: Sequence[tuple[Key, float]], old: Sequence[tuple[Key, float]], limit: int
+) -> list[tuple[Key, float]]:
+    """Merge hits (key, score) of one query, best first, at most `limit`; old scores are on the new scale already.
+
+    A key in both is kept with its new-space score, which is the true one. Equal scores: new before old, then as given.
+    """
+    known = {key for key, _ in new}
+    both = [*new, *((key, score) for key, score in old if key not in known)]
+    return sorted(both, key=lambda hit: -hit[1])[:limit]
