@@ -157,7 +157,8 @@ def test_sigterm_fails_no_call_that_was_accepted_and_exits_cleanly(start: Callab
     assert process.end(signal.SIGTERM) == 0
     for writer in writers:
         writer.join()
-    assert codes == {grpc.StatusCode.UNAVAILABLE}
+    refused = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}  # the latter before a thread took the call up
+    assert codes <= refused
     stored = start().client().count("c").count
     assert stored == len(acknowledged), "a call was applied and not answered, or answered and not applied"
 
