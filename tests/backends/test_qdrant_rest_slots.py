@@ -213,6 +213,8 @@ def test_one_point_by_get_always_answers_with_its_vectors() -> None:
         b"3",
         b'{"query": {"nearest": {"text": 1}}, "prefetch": 5}',
         b'{"query": [1, true], "using": 3, "score_threshold": "high"}',
+        b'{"query": [1, false]}',
+        b'{"query": [1, null]}',
         b'{"query": [[1, 2], [3]], "with_vector": {"a": 1}}',
         b'{"query": [[], []]}',
         b'{"query": []}',
@@ -222,3 +224,14 @@ def test_json_of_another_shape_gives_no_vector(body: bytes) -> None:
     message = read_request(("POST", "points/query"), body)
     assert not [slot for slot in message.slots if isinstance(slot, VectorSlot)]
     assert not message.wants_vectors
+
+
+def test_numbers_that_an_edit_does_not_change_keep_their_digits() -> None:
+    body = b'{"query": [0.10, 1e0, 0.1234567890123456789], "score_threshold": 0.50}'
+    message = read_request(("POST", "points/query"), body)
+    assert message.edited(same_edits(message.slots)) == body
+    vector, score = message.slots
+    assert isinstance(vector, VectorSlot)
+    assert isinstance(score, ScoreSlot)
+    assert b"[0.10, 1e0, 0.1234567890123456789]" in message.edited([(score, 0.25)])
+    assert b'"score_threshold": 0.50' in message.edited([(vector, vector.rows + 1)])
