@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crossfade.backends.dialect import Dialect, Failure, Operation, Transport
+from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.qdrant import QdrantDialect
 
 from .config import Log
@@ -193,14 +194,15 @@ async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
     response = outgoing.response
     chunks = aiter(response.content)
     held = outgoing.gathered or await _next_chunk(outgoing, chunks)
+    following = b"" if outgoing.changed else await _next_chunk(outgoing, chunks)
     # An answer of headers only (a gRPC error) has its status there, and must not announce trailers.
     trailers = transport == "grpc" and "grpc-status" not in response.headers
     start = {"type": "http.response.start", "status": response.status, "headers": _headers_of(outgoing, transport)}
     await send({**start, "trailers": True} if trailers else start)
     try:
-        while chunk := b"" if outgoing.changed else await _next_chunk(outgoing, chunks):
+        while following:
             await send({"type": "http.response.body", "body": held, "more_body": True})
-            held = chunk
+            held, following = following, await _next_chunk(outgoing, chunks)
     except UpstreamDown as error:
         if not trailers:
             raise BrokenAnswer(str(error)) from error
@@ -274,3 +276,4 @@ def _value(headers: TextHeaders, name: str) -> str:
 
 qdrant_grpc = App(QdrantDialect(), "grpc")
 qdrant_rest = App(QdrantDialect(), "rest")
+milvus_any = App(MilvusDialect(), None)

@@ -136,7 +136,8 @@ def start_serving(directory: Path, upstream: str, rest: str, workers: int = 1) -
 
 def spawn_serve(config: Path, log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
     """Start the process without waiting for it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CROSSFADE_TEST_TOKEN": "secret"}
+    path = ":".join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-m", "crossfade.proxy", "serve", str(config), "--workers", str(workers)]
     with log.open("wb") as stream:
         return subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
