@@ -42,7 +42,7 @@ class TailMatch:
 
 @dataclass(frozen=True)
 class TailMatcher:
-    """The same documents in both spaces, new (n, new_dim) and old (n, old_dim); the best `tail` of them are compared."""
+    """The same documents in both spaces, new (n, new_dim) and old (n, old_dim); their best `tail` are compared."""
 
     new: Float32
     old: Float32
