@@ -25,7 +25,7 @@ from .telemetry import write_atomically
 
 GENERATION = "generation.json"
 RUN_DIR = "CROSSFADE_RUN_DIR"  # the environment variable that tells a worker where it is
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 
 log = logging.getLogger("crossfade.live")
 
@@ -62,6 +62,7 @@ class Live:
         self._run_dir = run_dir
         self._shelf = AdapterShelf()
         self._seen = -1
+        self._published = self._stamp()  # before it is read: what is published meanwhile is then read again
         self.snapshot = self._load()
         self._acknowledge(None)
         threading.Thread(target=self._watch, name="crossfade-live", daemon=True).start()
@@ -75,15 +76,13 @@ class Live:
         return snapshot
 
     def _watch(self) -> None:
-        place = self._run_dir / GENERATION
-        last = place.stat().st_ino
-        while place.parent.exists():
+        while self._run_dir.exists():
             time.sleep(_POLL_SECONDS)
             try:
-                current = place.stat().st_ino
-                if current == last:
+                current = self._stamp()
+                if current == self._published:
                     continue
-                last = current
+                self._published = current
                 self.snapshot = self._load()
                 self._acknowledge(None)
             except (CrossfadeError, OSError, ValueError) as error:
@@ -91,6 +90,11 @@ class Live:
                     "generation %s does not load, generation %s serves on: %s", self._seen, self.generation, error
                 )
                 self._acknowledge(str(error))
+
+    def _stamp(self) -> tuple[int, int]:
+        """What tells one published file from the next; an inode alone is soon used again."""
+        stat = (self._run_dir / GENERATION).stat()
+        return stat.st_mtime_ns, stat.st_ino
 
     @property
     def generation(self) -> int:

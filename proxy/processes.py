@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _START_SECONDS = 60.0
 _SHORT_LIFE = 10.0
 _LONGEST_PAUSE = 5.0
+_NOTICE_SECONDS = 1.0
 
 log = logging.getLogger("crossfade.processes")
 
@@ -124,21 +126,37 @@ class WorkerProcess:
     async def active_requests(self) -> int:
         """Requests in flight."""
         stats = (await self.ask("GET", "/stats?filter=downstream_rq_active")).text
-        return sum(int(count) for count in re.findall(r"^http\.qdrant.*: (\d+)$", stats, re.MULTILINE))
+        return sum(int(count) for count in re.findall(r"^http\.(?!admin\.).*: (\d+)$", stats, re.MULTILINE))
+
+    async def routes_refused(self, names: Iterable[str], version: str) -> str | None:
+        """What Envoy does not serve yet of a version of its routes and clusters, or None."""
+        stats = (await self.ask("GET", "/stats?filter=version_text|update_rejected")).text
+        wanted = ["cluster_manager.cds", *(f"http.{name}.rds.{name}" for name in names)]
+        missing = [one for one in wanted if f'{one}.version_text: "{version}"\n' not in stats]
+        return f"worker {self.index} has not taken {', '.join(missing)}; its log says why" if missing else None
 
     async def stop(self) -> None:
-        """Take no new connections, let calls in flight finish within the limit, and end the process."""
+        """Let calls in flight finish within the limit, and end the process.
+
+        Connections are told to go elsewhere first; the ports close after a second, when whoever asked for readiness has
+        heard, or as soon as nothing is in flight.
+        """
         self._stopping = True
         if self.pid is None:
             return
+        deadline = time.monotonic() + self._drain
         try:
             await self.ask("POST", "/drain_listeners?graceful&skip_exit")
-            deadline = time.monotonic() + self._drain
-            while await self.active_requests() and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
+            await self._wait_idle(min(deadline, time.monotonic() + _NOTICE_SECONDS))
+            await self.ask("POST", "/drain_listeners")
+            await self._wait_idle(deadline)
         except httpx.HTTPError as error:
             log.warning("worker %d cannot be drained: %s", self.index, error)
         await self.end()
+
+    async def _wait_idle(self, deadline: float) -> None:
+        while await self.active_requests() and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
 
     async def end(self) -> None:
         """End the process without waiting for calls in flight."""

@@ -47,7 +47,6 @@ class Supervisor:
         self.draining = False
         self.last_problem: str | None = None
         self._failed_reloads = 0
-        self._reloads = 0
         self._shelf = AdapterShelf()
         self._embedded = EmbeddedUpstreams()
         self._workers: list[WorkerProcess] = []
@@ -75,6 +74,8 @@ class Supervisor:
         for worker in self._workers:
             self._background.start(worker.run(), f"worker {worker.index}")
         await asyncio.gather(*(worker.wait_ready() for worker in self._workers))
+        if refused := await self._wait_routes(1):
+            raise StartError(refused)
 
     def _read(self) -> tuple[str, Config]:
         try:
@@ -90,16 +91,15 @@ class Supervisor:
         """
         async with self._reloading:
             try:
-                await self._reload()
+                self.last_problem = await self._reload()
             except CrossfadeError as error:
-                self._failed_reloads += 1
                 self.last_problem = str(error)
                 log.error("the configuration was not reloaded, generation %d serves on: %s", self.generation, error)
-                return self.last_problem
-            self.last_problem = None
-            return None
+            if self.last_problem is not None:
+                self._failed_reloads += 1
+            return self.last_problem
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> str | None:
         text, config = self._read()
         self._embedded.check_unmoved(config)
         config = self._embedded.resolve(config)
@@ -114,8 +114,12 @@ class Supervisor:
         await self._wait_switched(following)
         # Routes last: a method goes through Python only once Python knows what to do with it.
         publish_routes(self.run_dir, config, DIALECTS, following)
-        self._reloads += 1
-        log.info("generation %d serves", following)
+        refused = await self._wait_routes(following)
+        if refused is None:
+            log.info("generation %d serves", following)
+        else:
+            log.error("generation %d serves with older routes: %s", following, refused)
+        return refused
 
     async def _wait_switched(self, generation: int) -> None:
         deadline = time.monotonic() + _SWITCH_SECONDS
@@ -129,6 +133,21 @@ class Supervisor:
                 return
             await asyncio.sleep(0.02)
         log.warning("not every worker has switched to generation %d within %g s", generation, _SWITCH_SECONDS)
+
+    async def _wait_routes(self, generation: int) -> str | None:
+        """Wait until every worker's Envoy has taken a generation's routes; what it refuses, or None."""
+        names = [listener.name for listener in listeners_of(self.config)]
+        deadline = time.monotonic() + _SWITCH_SECONDS
+        while True:
+            refused = None
+            for worker in self._workers:
+                try:
+                    refused = refused or await worker.routes_refused(names, str(generation))
+                except httpx.HTTPError:
+                    continue  # it has ended, and starts again with what is published
+            if refused is None or time.monotonic() > deadline:
+                return refused
+            await asyncio.sleep(0.02)
 
     async def readiness(self) -> tuple[bool, str]:
         """Ready when no drain has begun and every worker serves."""
