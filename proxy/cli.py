@@ -13,6 +13,7 @@ import typer
 
 from .cli_apply import apply
 from .cli_check import check, schema
+from .cli_evaluate import evaluate
 from .cli_fit import fit
 from .cli_serve import embedded_qdrant, serve
 
@@ -28,6 +29,7 @@ embedded = typer.Typer(help="Run a database that needs no server.", no_args_is_h
 app.command()(check)
 app.command()(serve)
 app.command()(fit)
+app.command()(evaluate)
 app.command()(apply)
 app.command()(schema)
 embedded.command("qdrant")(embedded_qdrant)

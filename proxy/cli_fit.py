@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -161,6 +159,7 @@ class Collecting:
 
         from .cli_collect import Plan, collect_pairs
         from .cli_index import StoredDocuments, check_field, open_index
+        from .cli_output import progress_bar
         from .encoders import build_encoder
         from .loading import load_config
 
@@ -246,6 +245,8 @@ def _fit(material: Material, *, method: str, seed: int, seconds: float | None) -
     from crossfade.adapters.select import fit_adapter
     from crossfade.adapters.store import save_adapter
 
+    from .cli_output import progress_bar
+
     with progress_bar("candidates") as step:
         adapter = fit_adapter(
             material.pairs,
@@ -283,15 +284,3 @@ def _tell(adapter: Adapter, material: Material, as_json: bool) -> None:
         f"{material.out}: {card.method}, {card.source_model} ({card.source_dim}) -> {card.target_model} "
         f"({card.target_dim}), fitted on {card.pairs.count:,} pairs"
     )
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, fed with (done, in all)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -35,7 +35,7 @@ ENCODER = """
         assert role == "passage" or texts == ["what?"]
         with (here / "calls.log").open("a") as log:
             log.write("".join(f"{text}\\n" for text in texts))
-        if (here / "kill").exists() and len((here / "calls.log").read_text().split()) > 200:
+        if (here / "kill").exists() and (here / "calls.log").read_text().count("\\n") > 200:
             (here / "kill").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return np.stack([vectors[int(text.split()[-1])] if role == "passage" else vectors[0] for text in texts])
