@@ -106,15 +106,12 @@ class _AdminServer(uvicorn.Server):
 
 async def _watch(supervisor: Supervisor) -> None:
     """Reload when the file changes; its folder is watched, because editors and Kubernetes replace files."""
-    path = supervisor.path.resolve()
-    last = path.read_bytes()
     async for _ in awatch(supervisor.path.absolute().parent, recursive=False, debounce=50, step=20):
         try:
-            current = supervisor.path.read_bytes()
-        except OSError:
-            continue  # between a removal and what replaces it
-        if current != last:
-            last = current
+            current = supervisor.path.read_text()
+        except (OSError, UnicodeDecodeError):
+            continue  # between a removal and what replaces it, or half written
+        if current != supervisor.seen:
             await supervisor.reload()
 
 

@@ -46,6 +46,7 @@ class Supervisor:
         self.generation = 0
         self.draining = False
         self.last_problem: str | None = None
+        self.seen = ""  # the file's text when it was last read, usable or not
         self._failed_reloads = 0
         self._shelf = AdapterShelf()
         self._embedded = EmbeddedUpstreams()
@@ -82,6 +83,7 @@ class Supervisor:
             text = self.path.read_text()
         except OSError as error:
             raise ConfigError([Problem("", None, f"cannot be read: {error.strerror}")], str(self.path)) from error
+        self.seen = text
         return text, read_config(text, self.path.resolve().parent)
 
     async def reload(self) -> str | None:
