@@ -51,7 +51,7 @@ def test_swapped_models_are_named_as_such() -> None:
     source, target = good_pairs()
     with pytest.raises(PairsError, match=r"16 -> 24 dimensions, the models 24 -> 16; they look swapped"):
         make_pairs(source, target, source_dim=24, target_dim=16)
-    with pytest.raises(PairsError, match="the models 16 -> 32$"):
+    with pytest.raises(PairsError, match=r"the models 16 -> 32$"):
         make_pairs(source, target, source_dim=16, target_dim=32)
 
 

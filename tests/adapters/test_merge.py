@@ -1,0 +1,76 @@
+"""Tail matching and merging of hits from both spaces."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossfade.adapters.base import PairsError
+from crossfade.adapters.merge import fit_matcher, merge_hits
+from crossfade.adapters.vectors import unit_rows
+
+RNG = np.random.default_rng(0)
+DOCUMENTS = unit_rows(RNG.normal(size=(1_500, 16)))
+QUERIES = unit_rows(RNG.normal(size=(7, 16)))
+
+
+def test_scores_that_differ_by_a_line_are_put_back_exactly() -> None:
+    matcher = fit_matcher(DOCUMENTS, np.column_stack([0.5 * DOCUMENTS, np.full(1_500, 0.2)]))
+    match = matcher.match(QUERIES, np.column_stack([QUERIES, np.ones(7)]).astype(np.float32))
+    old = 0.5 * QUERIES @ DOCUMENTS.T + 0.2
+    np.testing.assert_allclose(match.apply(old), QUERIES @ DOCUMENTS.T, atol=1e-5)
+    np.testing.assert_allclose(match.scale, 2.0, rtol=1e-4)
+
+
+def test_each_query_has_its_own_line_and_a_single_one_takes_a_plain_list() -> None:
+    other = unit_rows(RNG.normal(size=(1_500, 8)))
+    asked = unit_rows(RNG.normal(size=(7, 8)))
+    matcher = fit_matcher(DOCUMENTS, other, sample=400)
+    together = matcher.match(QUERIES, asked)
+    alone = matcher.match(QUERIES[2:3], asked[2:3])
+    assert together.scale.std() > 0
+    np.testing.assert_allclose(
+        alone.apply(np.array([0.3, 0.1])), together.apply(np.full((7, 2), [0.3, 0.1]))[2], atol=1e-6
+    )
+
+
+def test_order_is_kept_and_the_tails_have_equal_mean_and_spread() -> None:
+    other = unit_rows(RNG.normal(size=(1_500, 8)))
+    asked = unit_rows(RNG.normal(size=(7, 8)))
+    matcher = fit_matcher(DOCUMENTS, other, sample=1_500)
+    assert matcher.tail == 30
+    moved = np.sort(matcher.match(QUERIES, asked).apply(asked @ matcher.old.T), axis=1)[:, -30:]
+    true = np.sort(QUERIES @ matcher.new.T, axis=1)[:, -30:]
+    np.testing.assert_allclose(moved.mean(axis=1), true.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(moved.std(axis=1), true.std(axis=1), atol=1e-5)
+
+
+def test_a_space_without_spread_is_only_shifted() -> None:
+    matcher = fit_matcher(DOCUMENTS, np.ones((1_500, 3)))
+    match = matcher.match(QUERIES, np.ones((7, 3), np.float32))
+    np.testing.assert_array_equal(match.scale, 1.0)
+    assert np.isfinite(match.shift).all()
+
+
+def test_too_few_or_unequal_documents_are_refused() -> None:
+    with pytest.raises(PairsError, match="19 new and 19 old"):
+        fit_matcher(DOCUMENTS[:19], DOCUMENTS[:19])
+    with pytest.raises(PairsError, match="30 new and 29 old"):
+        fit_matcher(DOCUMENTS[:30], DOCUMENTS[:29])
+
+
+HITS = st.lists(st.tuples(st.integers(0, 30), st.floats(-1, 1)), max_size=20, unique_by=lambda hit: hit[0])
+
+
+@given(HITS, HITS, st.integers(0, 25))
+def test_merged_hits_are_sorted_unique_and_prefer_true_scores(
+    new: list[tuple[int, float]], old: list[tuple[int, float]], limit: int
+) -> None:
+    merged = merge_hits(new, old, limit)
+    everything = dict(old) | dict(new)
+    assert len(merged) == min(limit, len(everything))
+    assert [score for _, score in merged] == sorted((score for _, score in merged), reverse=True)
+    assert len({key for key, _ in merged}) == len(merged)
+    assert all(everything[key] == score for key, score in merged)
+    left_out = [score for key, score in everything.items() if key not in dict(merged)]
+    assert not merged or not left_out or max(left_out) <= merged[-1][1]
