@@ -80,7 +80,10 @@ class Supervisor:
 
     def _read(self) -> tuple[str, Config]:
         try:
-            text = self.path.read_text()
+            text = self.path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            problem = Problem("", None, f"is not UTF-8: byte {error.start} cannot be read")
+            raise ConfigError([problem], str(self.path)) from error
         except OSError as error:
             raise ConfigError([Problem("", None, f"cannot be read: {error.strerror}")], str(self.path)) from error
         self.seen = text

@@ -12,6 +12,8 @@ DIM = 24
 
 def encode(texts: list[str], role: str) -> NDArray[np.float32]:
     """Vectors (n, 24) that follow from text and role alone."""
+    if "fail" in texts:
+        raise RuntimeError("the model is out of memory")
     return np.stack([encode_one(text, role) for text in texts])
 
 
