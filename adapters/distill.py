@@ -3,7 +3,8 @@
 For a query q the new model ranks documents by softmax(q . D_new / t); the mapped query ranks the same documents in the
 old space by softmax(f(q) . D_old / t'). Training lowers the Kullback-Leibler divergence of the second from the first
 (listwise distillation as in ListNet, Cao et al. 2007), starts from a fitted linear map and is held to it. Queries need
-no judgements: observed ones are best, documents will do. The result is a plain linear map; fitting needs torch.
+no judgements: `mix_queries` makes them of observed ones and documents, or of documents alone. The result is a plain
+linear map; fitting needs torch. tests/bench/trained.py measures it.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ def fit_distilled(
 ) -> LinearMap:
     """Fit a linear map that ranks docs_target (n, target_dim) for a query as docs_source (n, source_dim) are ranked.
 
-    queries (q, source_dim) are those to learn from, none of them a document of the lists. `score` chooses the round on
-    held-out vectors, the base included (`training.neighbour_overlap` makes one).
+    queries (q, source_dim) are those to learn from (`mix_queries`). `score` chooses the round on held-out vectors, the
+    base included (`training.neighbour_overlap` makes one).
     Raises TrainingError without torch and PairsError when the arrays do not fit together.
     """
     shapes = (queries.shape[1], docs_source.shape[1], docs_target.shape[1])
@@ -66,6 +67,19 @@ def fit_distilled(
         raise PairsError(f"distill: {len(queries)} queries and {len(docs_source)} documents, at least 2 and 32 needed")
     candidates = _train(queries, docs_source, docs_target, base, schedule, seed)
     return best_of(base, candidates, score, patience=schedule.patience)
+
+
+def mix_queries(observed: Float32, documents: Float32) -> Float32:
+    """Queries to learn from: observed ones (m, dim), and documents (n, dim) moved to where those live, half and half.
+
+    Observed queries are repeated to be as many as the documents; without any the documents are taken as they are. A
+    document may stand in the lists it is asked of: finding itself is a part of the ranking too.
+    """
+    if not len(observed):
+        return documents
+    moved = documents - documents.mean(axis=0) + observed.mean(axis=0)
+    repeated = np.tile(observed, (max(1, len(documents) // len(observed)), 1))
+    return np.concatenate([repeated, moved]).astype(np.float32)
 
 
 def _train(

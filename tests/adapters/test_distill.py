@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from crossfade.adapters.base import Float32, PairsError
-from crossfade.adapters.distill import Schedule, fit_distilled
+from crossfade.adapters.distill import Schedule, fit_distilled, mix_queries
 from crossfade.adapters.linear import LinearMap, fit_system
 from crossfade.adapters.training import neighbour_overlap
 from tests.adapters.vector_pack import pack_vectors
@@ -26,7 +26,7 @@ def test_distillation_brings_a_map_that_is_off_nearer_to_the_right_ranking_and_r
     need_torch()
     queries, source, target, base = turned_spaces()
     score = neighbour_overlap(queries[200:], source, target)
-    schedule = Schedule(hold=0.0, rate=5e-3, rounds=15)
+    schedule = Schedule(hold=0.0, rate=1e-2, rounds=6, list_size=256)
     first, second = (fit_distilled(queries[:200], source, target, base, score=score, schedule=schedule) for _ in "ab")
     assert 1 - score(first) < 0.6 * (1 - score(base))
     assert np.array_equal(first.weight, second.weight)
@@ -60,9 +60,23 @@ def test_distilling_on_observed_queries_beats_the_best_linear_map_on_real_data()
     maps = [system.fit(ridge) for ridge in (0.3, 1.0, 3.0)]
     means = observed.mean(axis=0), target.mean(axis=0)
     base = max([*maps, *(fitted.recentred(*means) for fitted in maps)], key=score)
-    fitted = fit_distilled(observed, source, target, base, score=score, schedule=Schedule(rounds=8))
+    fitted = fit_distilled(
+        mix_queries(observed, source), source, target, base, score=score, schedule=Schedule(rounds=5)
+    )
     judge = neighbour_overlap(tested, source, target)
     assert judge(fitted) > judge(base) + 0.02
+
+
+def test_mixed_queries_are_half_observed_and_half_documents_moved_to_where_those_live() -> None:
+    rng = np.random.default_rng(1)
+    observed: Float32 = (rng.normal(size=(20, 4)) + 3).astype(np.float32)
+    documents: Float32 = rng.normal(size=(100, 4)).astype(np.float32)
+    mixed = mix_queries(observed, documents)
+    assert len(mixed) == 200
+    assert np.array_equal(mixed[:20], observed)
+    assert np.allclose(mixed[100:].mean(axis=0), observed.mean(axis=0), atol=1e-5)
+    assert np.allclose(np.cov(mixed[100:], rowvar=False), np.cov(documents, rowvar=False), atol=1e-4)
+    assert np.array_equal(mix_queries(observed[:0], documents), documents)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from crossfade.adapters.base import Float32, Map
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
-from crossfade.adapters.distill import fit_distilled
+from crossfade.adapters.distill import fit_distilled, mix_queries
 from crossfade.adapters.linear import LinearMap, fit_system
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.mlp import fit_mlp
@@ -49,7 +49,6 @@ class Split:
     queries_new: Float32
     source: Float32
     target: Float32
-    spare: Float32
     observed: Float32
     score: Score
 
@@ -78,13 +77,12 @@ def split(data: Dataset, old: str, new: str, seed: int) -> Split:
     rng = np.random.default_rng(seed)
     docs_new, docs_old, queries = data.documents(new), unit_rows(data.documents(old)), data.queries(new)
     chosen = rng.permutation(len(docs_new))[: min(PAIRS, len(docs_new) // 2)]
-    spare, fit = np.split(chosen, [min(400, len(chosen) // 5)])
     judged = rng.permutation([at for at, j in enumerate(data.judgements) if any(gain > 0 for gain in j.values())])
     tested, choosing, observed = np.split(judged, [len(judged) // 2, len(judged) // 2 + len(judged) // 6])
-    source, target = docs_new[fit], docs_old[fit]
+    source, target = docs_new[chosen], docs_old[chosen]
     score = neighbour_overlap(queries[choosing], source, target)
     judgements = [data.judgements[at] for at in tested]
-    return Split(judgements, docs_old, queries[tested], source, target, docs_new[spare], queries[observed], score)
+    return Split(judgements, docs_old, queries[tested], source, target, queries[observed], score)
 
 
 def best_linear(case: Split) -> LinearMap:
@@ -99,15 +97,13 @@ def methods(case: Split, base: LinearMap, seed: int) -> dict[str, Callable[[], M
         return lambda: fit_distilled(queries, case.source, case.target, base, score=case.score, seed=seed)
 
     drawn = QueryStatistics.empty(base.source_dim).add(case.observed).sample(1_000, seed=seed)
-    moved = case.spare - case.source.mean(axis=0) + case.observed.mean(axis=0)
     return {
         "linear": lambda: base,
         "mlp": lambda: fit_mlp(case.source, case.target, base, score=case.score, seed=seed),
         "distill: observed queries": distilled(case.observed),
-        "distill: observed and drawn": distilled(np.concatenate([case.observed, drawn[: len(case.observed)]])),
-        "distill: drawn from mean and covariance": distilled(drawn),
-        "distill: documents moved to the query mean": distilled(moved),
-        "distill: documents": distilled(case.spare),
+        "distill: observed queries and documents": distilled(mix_queries(case.observed, case.source)),
+        "distill: drawn queries and documents": distilled(mix_queries(drawn, case.source)),
+        "distill: documents": distilled(case.source),
     }
 
 
