@@ -146,6 +146,10 @@ class Message(Protocol):
         """The message's bytes with these slots replaced and everything else untouched."""
 
 
+class RefusedError(ValueError):
+    """The database refused to tell a collection's schema; the text is its own reason."""
+
+
 class MalformedError(ValueError):
     """A message that is not what its operation says: truncated protobuf, JSON that does not parse."""
 
@@ -181,8 +185,11 @@ class SchemaCodec(Protocol):
     def ask(self, collection: str) -> bytes:
         """The request's message."""
 
-    def read(self, body: bytes) -> Schema | None:
-        """The schema in the answer's message, None when the database tells none. Raises MalformedError."""
+    def form_headers(self, transport: Transport, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The request's metadata: in the name of a client that has sent these headers over this transport."""
+
+    def read(self, body: bytes) -> Schema:
+        """The schema in the answer's message. Raises RefusedError and MalformedError."""
 
     def find_dims(self, operation: Operation, request: Message, body: bytes) -> Sequence[DimSlot]:
         """The lengths of dense vectors that the answer of a describing operation tells. Raises MalformedError."""

@@ -7,6 +7,7 @@ search, write, read    gRPC requests; wire_slots: how a vector stands in them
 answers   gRPC answers
 rest      JSON requests and answers; rest_slots: how a vector stands in them
 failure   Qdrant's own form of an error
+index     QdrantIndex, for background work, with points and index_settings; imported by name only, since it is heavy
 """
 
 from .codec import QdrantDialect

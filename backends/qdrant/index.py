@@ -9,9 +9,9 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
+from uuid import UUID
 
 import grpc
-import httpx
 import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
@@ -98,8 +98,7 @@ class QdrantIndex:
         with _reporting(collection):
             records = await self._client.retrieve(collection, list(ids), with_payload=payload, with_vectors=chosen)
         found = {_plain_id(record.id): record for record in records}
-        points = [read_point(point, found[point]) for point in map(_plain_id, ids) if point in found]
-        return points
+        return [read_point(point, found[point]) for point in map(_plain_id, ids) if point in found]
 
     async def fetch_texts(self, collection: str, ids: Sequence[PointId], text: str) -> Sequence[str | None]:
         """For each id its text (see payload_text), None when the point or its text does not exist."""
@@ -163,8 +162,8 @@ def _read_hits(points: Sequence[models.ScoredPoint]) -> Hits:
 
 
 def _plain_id(point: object) -> PointId:
-    """An id as Qdrant writes it: a number, or a UUID in lower case with dashes."""
-    return point if isinstance(point, int) else str(point)
+    """An id as Qdrant answers with it: a number, or a UUID in lower case with dashes."""
+    return point if isinstance(point, int) else str(UUID(str(point)))
 
 
 @contextmanager
@@ -178,7 +177,7 @@ def _reporting(collection: str) -> Iterator[None]:
     except UnexpectedResponse as error:
         retryable = error.status_code in (408, 429) or (error.status_code or 0) >= 500
         raise IndexRefusedError(collection, str(error), retryable=retryable) from error
-    except (ResponseHandlingException, httpx.TransportError) as error:
+    except ResponseHandlingException as error:  # what the client wraps every failure to reach the server in
         raise IndexRefusedError(collection, f"no answer: {error}", retryable=True) from error
     except (ApiException, QdrantException) as error:
         raise IndexRefusedError(collection, str(error), retryable=False) from error

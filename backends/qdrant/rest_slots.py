@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def edit_rest(body: bytes, edits: Sequence[Edit]) -> bytes:
         place: Place = slot.place  # type: ignore[assignment]  # this codec's own address
         if isinstance(slot, ScoreSlot):
             if slot.score != value:
-                replacements.append((*place[0], orjson.dumps(float(value))))
+                replacements.append((*place[0], _write_score(slot, float(value))))
             continue
         rows = np.asarray(value)
         check_rows(slot, rows)
@@ -107,3 +108,12 @@ def edit_rest(body: bytes, edits: Sequence[Edit]) -> bytes:
             continue
         replacements += [(*span, write_floats(row)) for span, row in zip(place, rows, strict=True)]
     return replace_spans(body, replacements)
+
+
+def _write_score(slot: ScoreSlot, score: float) -> bytes:
+    if not math.isfinite(score):
+        raise ValueError(
+            f"collection {slot.collection!r}, field {slot.field!r}: {slot.score} cannot become {score}, "
+            "which JSON does not have"
+        )
+    return orjson.dumps(score)

@@ -99,7 +99,7 @@ async def test_points_written_are_the_points_read(client: AsyncQdrantClient, ind
     ]
     await index.upsert(name, written)
     missing = 77
-    found = await index.fetch(name, [second, missing, first])
+    found = await index.fetch(name, [second.upper(), missing, first])
     assert [point.id for point in found] == [second, first]
     np.testing.assert_array_equal(found[0].vectors["text"], [4, 5, 6])
     np.testing.assert_allclose(found[1].vectors["tokens"], tokens, rtol=1e-6)

@@ -235,3 +235,15 @@ def test_numbers_that_an_edit_does_not_change_keep_their_digits() -> None:
     assert isinstance(score, ScoreSlot)
     assert b"[0.10, 1e0, 0.1234567890123456789]" in message.edited([(score, 0.25)])
     assert b'"score_threshold": 0.50' in message.edited([(vector, vector.rows + 1)])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_json_cannot_say_is_never_written(bad: float) -> None:
+    message = read_request(("POST", "points/query"), b'{"query": [1, 2], "using": "text", "score_threshold": 0.5}')
+    vector, score = message.slots
+    assert isinstance(vector, VectorSlot)
+    assert isinstance(score, ScoreSlot)
+    with pytest.raises(ValueError, match="collection 'docs é', field 'text': 0.5 cannot become"):
+        message.edited([(score, bad)])
+    with pytest.raises(ValueError, match="not finite"):
+        message.edited([(vector, np.array([[1, bad]], np.float32))])
