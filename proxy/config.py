@@ -6,14 +6,25 @@ The docstring under a key is its description in the JSON Schema and in docs/conf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from crossfade.backends.dialect import Transport
 
 from .config_models import Model
 from .config_section import HeaderName, Name, Secret, Section, written
-from .config_values import AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
+from .config_values import Address, AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
+
+
+class Port(NamedTuple):
+    """One port of a database's listener."""
+
+    key: tuple[str, ...]  # where the configuration has it, below the listener's own key
+    address: Address
+    transport: Transport | None  # None: gRPC and REST on one port, told apart by the content type
+    declares: str | None = None  # the model of everything that comes in here
 
 
 class QdrantListener(Section):
@@ -32,19 +43,58 @@ class QdrantListener(Section):
             raise ValueError("listens nowhere; give it grpc, rest or both")
         return self
 
+    @property
+    def ports(self) -> Iterator[Port]:
+        """Its ports."""
+        if self.grpc is not None:
+            yield Port(("grpc",), self.grpc, "grpc")
+        if self.rest is not None:
+            yield Port(("rest",), self.rest, "rest")
+
+
+class MilvusListener(Section):
+    """Where Milvus's clients connect: gRPC and REST on one port, as Milvus has them."""
+
+    address: AddressValue
+    """Address for Milvus's gRPC and REST API."""
+    by_model: Mapping[Name, AddressValue] = Field(default_factory=dict)
+    """Further addresses by model: clients that connect there are declared to use that model."""
+    upstream: Name | None = None
+    """Upstream behind these ports; needed only when several upstreams are of kind milvus."""
+
+    @property
+    def ports(self) -> Iterator[Port]:
+        """Its ports."""
+        yield Port(("address",), self.address, None)
+        for model, address in self.by_model.items():
+            yield Port(("by_model", model), address, None, model)
+
+
+DatabaseListener = QdrantListener | MilvusListener
+
+
+def _listener_section(value: Any) -> Any:
+    return {"address": value} if isinstance(value, str) else value
+
 
 class Listen(Section):
     """The ports Crossfade opens. Each database has its own key, named as the `kind` of its upstreams."""
 
     qdrant: QdrantListener | None = None
     """Ports that speak Qdrant's API."""
+    milvus: (
+        Annotated[MilvusListener, BeforeValidator(_listener_section, json_schema_input_type=MilvusListener | str)]
+        | None
+    ) = None
+    """Ports that speak Milvus's API; "host:port" alone is short for {address: "host:port"}."""
     admin: AddressValue = written("127.0.0.1:6380")
     """Address of health checks, metrics and the admin API."""
 
     @property
-    def kinds(self) -> Mapping[str, QdrantListener]:
+    def kinds(self) -> Mapping[str, DatabaseListener]:
         """The listeners of databases that are given, by kind."""
-        return {"qdrant": self.qdrant} if self.qdrant else {}
+        given: dict[str, DatabaseListener | None] = {"qdrant": self.qdrant, "milvus": self.milvus}
+        return {kind: listener for kind, listener in given.items() if listener is not None}
 
 
 class Tls(Section):
@@ -69,12 +119,12 @@ class Tls(Section):
 class Upstream(Section):
     """A database that Crossfade stands in front of."""
 
-    kind: Literal["qdrant"]
+    kind: Literal["qdrant", "milvus"]
     """Which database it is."""
     grpc: AddressValue | None = None
     """Address of its gRPC API."""
     rest: OriginValue | None = None
-    """URL of its REST API, http or https, without a path."""
+    """URL of its REST API, http or https, without a path; default for Milvus: at the address of grpc."""
     embedded: PathValue | None = None
     """Data directory of an embedded database that `serve` starts itself, instead of grpc and rest."""
     tls: Tls | None = None
@@ -90,6 +140,8 @@ class Upstream(Section):
             raise ValueError("is embedded and has grpc, rest or tls as well; an embedded upstream has none of them")
         if self.embedded is None and self.grpc is None and self.rest is None:
             raise ValueError("has no address; give it grpc, rest or both, or embedded with a data directory")
+        if self.kind == "milvus" and self.embedded is None and self.grpc is None:
+            raise ValueError("has no grpc address; Milvus has gRPC and REST on one port: give it grpc")
         if self.tls and self.rest and self.rest.scheme == "http":
             raise ValueError("has tls, but rest is http://; write https:// (a server with TLS has it on both ports)")
         if not self.tls and self.grpc and self.rest and self.rest.scheme == "https":
@@ -144,6 +196,10 @@ class Clients(Section):
     """Request header or gRPC metadata that says who asks."""
     models: Mapping[str, Name] = Field(default_factory=dict)
     """Model each client queries with."""
+    user_agents: Mapping[Name, Name] = Field(default_factory=dict)
+    """Model by how the user-agent begins; of several that fit the longest counts."""
+    request_ids: Mapping[Name, Name] = Field(default_factory=dict)
+    """Model by how Milvus's client-request-id begins; of several that fit the longest counts."""
 
 
 class Detect(Section):
@@ -151,6 +207,8 @@ class Detect(Section):
 
     header: HeaderName = "x-embedding-model"
     """Request header or gRPC metadata that declares the model."""
+    param: Name = "embedding_model"
+    """Search parameter that declares the model in Milvus's messages, beside nprobe and the like."""
     clients: Clients = Clients()
     """Models by client identity, for clients that declare nothing."""
     fingerprint: Literal["off", "count", "warn", "refuse"] = "count"

@@ -13,7 +13,7 @@ from itertools import combinations
 
 from crossfade.backends.payload_text import compile_text
 
-from .config import Collection, Config, QdrantListener, Upstream, VectorFieldSettings
+from .config import Collection, Config, DatabaseListener, Upstream, VectorFieldSettings
 from .config_fields import collection_upstream, resolve_field, serving_upstream
 from .config_values import Address
 
@@ -39,19 +39,25 @@ def find_conflicts(config: Config, known: Known | None = None) -> Iterator[Confl
     yield from _addresses(config)
     yield from _upstreams(config, known)
     yield from _models(config)
-    for client, model in config.detect.clients.models.items():
-        yield from _unknown(("detect", "clients", "models", client), model, known.models, "model")
+    clients = config.detect.clients
+    by_client = {"models": clients.models, "user_agents": clients.user_agents, "request_ids": clients.request_ids}
+    for key, declared in by_client.items():
+        for client, model in declared.items():
+            yield from _unknown(("detect", "clients", key, client), model, known.models, "model")
     for name, collection in config.collections.items():
         yield from _collection(config, known, name, collection)
 
 
 def _listen(config: Config, known: Known) -> Iterator[Conflict]:
     if not config.listen.kinds:
-        yield ("listen",), "opens no port for a database; add qdrant: {grpc: ..., rest: ...}"
+        yield ("listen",), "opens no port for a database; add qdrant: {grpc: ..., rest: ...} or milvus: ..."
     for kind, listener in config.listen.kinds.items():
         path = ("listen", kind)
         if listener.upstream is not None:
             yield from _unknown((*path, "upstream"), listener.upstream, known.upstreams, "upstream")
+        for port in listener.ports:
+            if port.declares is not None:
+                yield from _unknown((*path, *port.key), port.declares, known.models, "model")
         name = serving_upstream(config, kind, listener)
         if name is None and set(known.upstreams) == set(config.upstreams):
             fitting = [name for name, upstream in config.upstreams.items() if upstream.kind == kind]
@@ -65,18 +71,18 @@ def _listen(config: Config, known: Known) -> Iterator[Conflict]:
             yield from _served(path, kind, listener, name, config.upstreams[name])
 
 
-def _served(path: KeyPath, kind: str, listener: QdrantListener, name: str, upstream: Upstream) -> Iterator[Conflict]:
+def _served(path: KeyPath, kind: str, listener: DatabaseListener, name: str, upstream: Upstream) -> Iterator[Conflict]:
     if upstream.kind != kind:
         yield (*path, "upstream"), f"is {name!r}, which is of kind {upstream.kind}, not {kind}"
     if upstream.embedded is not None:
         return
-    for transport in ("grpc", "rest"):
-        if getattr(listener, transport) is not None and getattr(upstream, transport) is None:
+    for port in listener.ports:
+        if port.transport is not None and getattr(upstream, port.transport) is None:
             yield (
-                (*path, transport),
+                (*path, *port.key),
                 (
-                    f"is opened, but its upstream {name!r} has no {transport} address; "
-                    f"add upstreams.{name}.{transport} or leave this port out"
+                    f"is opened, but its upstream {name!r} has no {port.transport} address; "
+                    f"add upstreams.{name}.{port.transport} or leave this port out"
                 ),
             )
 
@@ -84,8 +90,7 @@ def _served(path: KeyPath, kind: str, listener: QdrantListener, name: str, upstr
 def _addresses(config: Config) -> Iterator[Conflict]:
     opened: list[tuple[KeyPath, Address]] = [(("listen", "admin"), config.listen.admin)]
     for kind, listener in config.listen.kinds.items():
-        ports = (("grpc", listener.grpc), ("rest", listener.rest))
-        opened += [(("listen", kind, transport), address) for transport, address in ports if address is not None]
+        opened += [(("listen", kind, *port.key), port.address) for port in listener.ports]
     for (path, address), (other, taken) in combinations(sorted(opened, key=lambda entry: entry[0], reverse=True), 2):
         if _collide(address, taken):
             yield path, f"is {address}, and {'.'.join(other)} is {taken}: one port cannot be opened twice; change one"

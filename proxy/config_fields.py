@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .config import Collection, Config, QdrantListener, VectorFieldSettings
+from .config import Collection, Config, DatabaseListener, Upstream, VectorFieldSettings
+from .config_values import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def resolve_field(collection: Collection, using: str) -> VectorField:
     )
 
 
-def serving_upstream(config: Config, kind: str, listener: QdrantListener) -> str | None:
+def serving_upstream(config: Config, kind: str, listener: DatabaseListener) -> str | None:
     """The upstream behind a listener: the one it names, or the only one of its kind; None when that is not clear."""
     if listener.upstream is not None:
         return listener.upstream
@@ -80,4 +81,12 @@ def fill_defaults(config: Config) -> Config:
         for name, collection in config.collections.items()
     }
     listen = config.listen.model_copy(update=listeners)
-    return config.model_copy(update={"listen": listen, "collections": collections})
+    upstreams = {name: fill_rest(upstream) for name, upstream in config.upstreams.items()}
+    return config.model_copy(update={"listen": listen, "upstreams": upstreams, "collections": collections})
+
+
+def fill_rest(upstream: Upstream) -> Upstream:
+    """The upstream with its REST address written out: Milvus's is that of gRPC."""
+    if upstream.kind != "milvus" or upstream.rest is not None or upstream.grpc is None:
+        return upstream
+    return upstream.model_copy(update={"rest": Origin("https" if upstream.tls else "http", upstream.grpc)})

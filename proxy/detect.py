@@ -1,8 +1,9 @@
 """Which model made this vector? Declared ones first, then who asks, then the collection's flag.
 
-1. the request's header or metadata (`detect.header`); 2. the message itself (a Document's model) or the vector's name
-(`fields.NAME.declares`); 3. the client's identity (`detect.clients`); 4. for stored vectors the index's model, for
-queries and answers `query_model`, the flag people flip.
+1. the request's header or metadata (`detect.header`); 2. the message itself (a Document's model, Milvus's search
+parameter), the vector's name (`fields.NAME.declares`), or the port it came in at (`listen.milvus.by_model`); 3. the
+client's identity (`detect.clients`); 4. for stored vectors the index's model, for queries and answers `query_model`,
+the flag people flip.
 
 A declared model is taken at its word, so a vector of another length is refused. What only stands by default (3. and 4.)
 gives way when exactly one other model of the field has the vector's length: the dimension then says which one made it.
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 
 from crossfade.backends.dialect import Role
 
-from .config import Detect
+from .config import Clients, Detect
 from .errors import ModelNotMapped, UnknownModel, WrongDimension
 from .routing import Space
+
+PORT_MODEL = "x-crossfade-port-model"  # set by Envoy on what comes in at a port that stands for a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +30,30 @@ class Declared:
     header: str | None = None
     client: str | None = None  # the model of the client's identity
     header_name: str = ""
+    port: str | None = None  # the model of the port it came in at
 
 
 def read_declared(headers: Mapping[str, str], detect: Detect) -> Declared:
     """Read a request's headers (lower-case names; of a repeated one the last value counts)."""
-    client = headers.get(detect.clients.header)
     return Declared(
         header=headers.get(detect.header),
-        client=detect.clients.models.get(client) if client is not None else None,
+        client=_identify(headers, detect.clients),
         header_name=detect.header,
+        port=headers.get(PORT_MODEL),
     )
+
+
+def _identify(headers: Mapping[str, str], clients: Clients) -> str | None:
+    """The model of the client that asks, by its own header, its request id or its user-agent."""
+    client = headers.get(clients.header)
+    if client is not None and client in clients.models:
+        return clients.models[client]
+    for name, models in (("client-request-id", clients.request_ids), ("user-agent", clients.user_agents)):
+        if models and (text := headers.get(name)):
+            fitting = [start for start in models if text.startswith(start)]
+            if fitting:
+                return models[max(fitting, key=len)]
+    return None
 
 
 def detect_model(
@@ -46,7 +63,7 @@ def detect_model(
 
     Raises UnknownModel, ModelNotMapped and WrongDimension.
     """
-    model = declared.header or in_message or space.declares
+    model = declared.header or in_message or space.declares or declared.port
     if model is None:
         return _default_model(space, declared, role, dim)
     if model not in space.dims:
@@ -79,5 +96,13 @@ def _refuse_model(
             field=space.field,
             mapped=list(space.adapters),
         )
-    by = f"the header {declared.header_name}" if declared.header else "the message" if in_message else "the vector name"
+    by = (
+        f"the header {declared.header_name}"
+        if declared.header
+        else "the message"
+        if in_message
+        else "the vector name"
+        if space.declares
+        else "the port"
+    )
     raise UnknownModel(model=model, collection=space.collection, declared_by=by, known=known)

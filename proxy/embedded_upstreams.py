@@ -11,6 +11,7 @@ from .config import Config, Upstream
 from .config_values import Address, Origin
 from .errors import ConfigError, Problem
 
+_PROGRAMS = {"qdrant": "crossfade.backends.embedded", "milvus": "crossfade.backends.embedded.milvus"}
 _START_SECONDS = 60.0
 
 log = logging.getLogger("crossfade.embedded")
@@ -31,7 +32,9 @@ class EmbeddedUpstreams:
 
     async def _start(self, name: str, upstream: Upstream) -> None:
         grpc, rest = _free_port(), _free_port()
-        command = [sys.executable, "-m", "crossfade.backends.embedded", "--data", str(upstream.embedded)]
+        if upstream.kind == "milvus":
+            rest = grpc  # Milvus has both on one port
+        command = [sys.executable, "-m", _PROGRAMS[upstream.kind], "--data", str(upstream.embedded)]
         command += ["--grpc-port", str(grpc), "--rest-port", str(rest), "--with-parent"]
         if upstream.api_key is not None:
             command += ["--api-key", upstream.api_key.get_secret_value()]

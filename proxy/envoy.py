@@ -15,7 +15,8 @@ from crossfade.backends.dialect import Transport
 from .config import Config
 from .config_fields import serving_upstream
 from .config_values import Address
-from .envoy_headers import FORWARDED, copy_header
+from .detect import PORT_MODEL
+from .envoy_headers import FORWARDED, copy_header, set_header
 
 Envoy = dict[str, Any]
 FILTER = "crossfade"
@@ -55,9 +56,16 @@ class Listener:
 
     name: str
     kind: str
-    transport: Transport
+    transport: Transport | None  # None: both, told apart by the content type
     address: Address
     upstream: str
+    key: str  # its key path in the configuration
+    declares: str | None = None  # the model of everything that comes in here
+
+    @property
+    def transports(self) -> tuple[Transport, ...]:
+        """What is spoken here."""
+        return ("grpc", "rest") if self.transport is None else (self.transport,)
 
 
 def listeners_of(config: Config) -> list[Listener]:
@@ -66,10 +74,10 @@ def listeners_of(config: Config) -> list[Listener]:
     for kind, listener in config.listen.kinds.items():
         upstream = serving_upstream(config, kind, listener)
         assert upstream is not None  # the configuration's check refuses a listener without an upstream
-        if listener.grpc is not None:
-            found.append(Listener(f"{kind}-grpc", kind, "grpc", listener.grpc, upstream))
-        if listener.rest is not None:
-            found.append(Listener(f"{kind}-rest", kind, "rest", listener.rest, upstream))
+        for index, port in enumerate(listener.ports):
+            name = f"{kind}-{port.transport or index}"
+            key = ".".join(("listen", kind, *port.key))
+            found.append(Listener(name, kind, port.transport, port.address, upstream, key, port.declares))
     return found
 
 
@@ -117,7 +125,7 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
         "generate_request_id": False,
         "skip_xff_append": True,
         "server_header_transformation": "PASS_THROUGH",
-        "early_header_mutation_extensions": [_keep_forwarded()],
+        "early_header_mutation_extensions": [_mark_incoming(listener.declares)],
         "common_http_protocol_options": {"headers_with_underscores_action": "ALLOW", "max_headers_count": 1000},
         "http_protocol_options": {"accept_http_10": True},
         "max_request_headers_kb": 1024,
@@ -143,7 +151,7 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
 
 def _python_filter(listener: Listener, module: str) -> Envoy:
     settings = {
-        "app": f"crossfade.proxy.app:{listener.kind}_{listener.transport}",
+        "app": f"crossfade.proxy.app:{listener.kind}_{listener.transport or 'any'}",
         "interface": "asgi",
         "root_path": "",
         "lifespan": True,
@@ -164,13 +172,17 @@ def _python_filter(listener: Listener, module: str) -> Envoy:
     }
 
 
-def _keep_forwarded() -> Envoy:
-    """Put the client's own x-forwarded-* aside before Envoy sets them; each cluster puts them back."""
+def _mark_incoming(declares: str | None) -> Envoy:
+    """Put the client's own x-forwarded-* aside before Envoy sets them; each cluster puts them back.
+
+    What comes in at a port that stands for a model says so to Python, and nobody else can.
+    """
+    model = set_header(PORT_MODEL, declares) if declares is not None else {"remove": PORT_MODEL}
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": f"{_TYPE}.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [copy_header(name, aside) for name, aside in FORWARDED.items()],
+            "mutations": [*(copy_header(name, aside) for name, aside in FORWARDED.items()), model],
         },
     }
 

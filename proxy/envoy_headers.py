@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .detect import PORT_MODEL
+
 _TYPE = "type.googleapis.com/envoy"
 FORWARDED = {
     "x-forwarded-proto": "x-crossfade-kept-proto",
@@ -28,9 +30,19 @@ def copy_header(name: str, to: str) -> dict[str, Any]:
     }
 
 
+def set_header(name: str, value: str) -> dict[str, Any]:
+    """A mutation that sets a header to a text as it is."""
+    return {
+        "append": {
+            "header": {"key": name, "value": value.replace("%", "%%")},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+
+
 def restore_headers() -> dict[str, Any]:
     """The filter of a cluster that takes off what Envoy added and puts back what the client sent."""
-    mutations: list[dict[str, Any]] = [{"remove": name} for name in _OWN]
+    mutations: list[dict[str, Any]] = [{"remove": name} for name in (*_OWN, PORT_MODEL)]
     for name, aside in FORWARDED.items():
         mutations += [{"remove": name}, copy_header(aside, name), {"remove": aside}]
     return {

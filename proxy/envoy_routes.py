@@ -25,7 +25,9 @@ def build_routes(config: Config, dialect: Dialect, listener: Listener, version: 
     gRPC names the collection in its body, so a method goes through Python as soon as one configured collection needs
     it; REST names it in the path, so only the configured collections do.
     """
-    action = _route_action(cluster_name(listener.upstream, listener.transport))
+    actions = {
+        transport: _route_action(cluster_name(listener.upstream, transport)) for transport in listener.transports
+    }
     collections = sorted(
         name
         for name, settings in config.collections.items()
@@ -34,12 +36,14 @@ def build_routes(config: Config, dialect: Dialect, listener: Listener, version: 
     routes = []
     if collections:
         routes = [
-            {"match": match, "route": action, "typed_per_filter_config": _SWITCH_ON}
+            {"match": match, "route": actions[operation.transport], "typed_per_filter_config": _SWITCH_ON}
             for operation in dialect.operations
-            if operation.transport == listener.transport
+            if operation.transport in actions
             for match in _match_operation(operation, collections)
         ]
-    routes.append({"match": {"prefix": "/"}, "route": action})
+    if listener.transport is None:
+        routes.append({"match": {"prefix": "/", "grpc": {}}, "route": actions["grpc"]})
+    routes.append({"match": {"prefix": "/"}, "route": actions[listener.transports[-1]]})
     route_configuration = {
         "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
         "name": listener.name,

@@ -15,6 +15,7 @@ import httpx
 import orjson
 
 from crossfade.backends.dialect import Dialect
+from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.qdrant import QdrantDialect
 
 from .background import Background
@@ -30,7 +31,7 @@ from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, ren
 from .routing import build_snapshot
 from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, read_workers
 
-DIALECTS: dict[str, Dialect] = {"qdrant": QdrantDialect()}
+DIALECTS: dict[str, Dialect] = {"qdrant": QdrantDialect(), "milvus": MilvusDialect()}
 _SWITCH_SECONDS = 10.0
 
 log = logging.getLogger("crossfade.supervisor")
@@ -219,7 +220,7 @@ def check_ports(config: Config) -> None:
 
     Workers share a port by SO_REUSEPORT, so the kernel alone would not say.
     """
-    places = [(f"listen.{one.kind}.{one.transport}", one.address) for one in listeners_of(config)]
+    places = [(one.key, one.address) for one in listeners_of(config)]
     places.append(("listen.admin", config.listen.admin))
     problems = [
         Problem(key, None, f"{address} cannot be listened on ({reason}); stop what holds it or choose another port")

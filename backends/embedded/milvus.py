@@ -79,7 +79,7 @@ def _load_collections(db: MilvusLite) -> None:
             db.get_collection(name, database).load()
 
 
-class _OneWriter(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc's stubs leave the base class untyped
+class _OneWriter(grpc.ServerInterceptor):  # type: ignore[misc,type-arg,unused-ignore]  # grpc's stubs differ in it
     """Whatever is not known to read waits for what else changes something."""
 
     def __init__(self) -> None:

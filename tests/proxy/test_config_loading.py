@@ -70,7 +70,7 @@ def test_a_good_file_is_read_and_paths_start_at_its_directory(tmp_path: Path) ->
             7,
             "asks for 256 dimensions, but models.old.dim is 384",
         ),
-        ("kind: qdrant", "kind: quadrant", "upstreams.main.kind", 5, "'quadrant'; allowed: 'qdrant'"),
+        ("kind: qdrant", "kind: quadrant", "upstreams.main.kind", 5, "'quadrant'; allowed: 'qdrant' or 'milvus'"),
         ('grpc: "qdrant:6334"', "grpc: qdrant", "upstreams.main.grpc", 5, "'qdrant' is no address"),
         ("http://qdrant:6333", "http://qdrant:6333/x", "upstreams.main.rest", 5, "must be only"),
         (
@@ -295,5 +295,6 @@ def test_the_message_of_the_error_lists_file_count_and_lines() -> None:
     with pytest.raises(ConfigError) as raised:
         read_config(changed("kind: qdrant", "kind: x"), BASE, {}, source="crossfade.yaml")
     assert re.fullmatch(
-        r"crossfade\.yaml: 1 problem\n  line 5: upstreams\.main\.kind: is 'x'; allowed: 'qdrant'", str(raised.value)
+        r"crossfade\.yaml: 1 problem\n  line 5: upstreams\.main\.kind: is 'x'; allowed: 'qdrant' or 'milvus'",
+        str(raised.value),
     )
