@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pyqwest import Response
 
-from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, Transport
+from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext, Transport
 
 from .detect import Declared, read_declared
 from .errors import BodyTooLarge, MalformedRequest
@@ -21,6 +21,7 @@ from .exchange import (
     find_foreign,
     foreign_error,
     plan_answer,
+    plan_dims,
     plan_request,
 )
 from .framing import frame, inflate, unframe
@@ -67,6 +68,10 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     operation = incoming.operation
     named = dict(incoming.headers)
     message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
+    if message.unsettled and (configured := snapshot.configured(message.collections)):
+        target = worker.target(snapshot, "grpc")
+        await worker.schemas.learn(configured, target, operation.transport, named, snapshot.config.limits.body)
+        message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
     declared = read_declared(named, snapshot.config.detect)
     plan = plan_request(message, declared, snapshot)
     planned = perf_counter()
@@ -104,8 +109,9 @@ def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], sna
         body = unframe(incoming.body, named.get("grpc-encoding"), operation.name, limit)
     else:
         body = inflate(incoming.body, named.get("content-encoding"), operation.name, limit)
+    context = RequestContext(named, snapshot.config.detect.param, worker.schemas.find)
     try:
-        return worker.dialect.read_request(operation, incoming.path, body)
+        return worker.dialect.read_request(operation, incoming.path, body, context)
     except MalformedError as error:
         raise MalformedRequest(operation.name, str(error)) from error
 
@@ -180,6 +186,8 @@ async def _map_back(
     if len(body) > limit:
         return unread
     encoding = response.headers.get(_ENCODING[operation.transport])
+    if operation.describes:
+        return _tell_dims(worker, operation, request, declared, snapshot, body, encoding)
     try:
         answer = await worker.off_loop(len(body), _read_answer, worker, operation, request, body, encoding, limit)
     except (MalformedError, MalformedRequest, BodyTooLarge):
@@ -198,5 +206,32 @@ async def _map_back(
 def _read_answer(
     worker: Worker, operation: Operation, request: Message, body: bytes, encoding: str | None, limit: int
 ) -> Message:
+    return worker.dialect.read_answer(operation, request, _open(operation, body, encoding, limit))
+
+
+def _open(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
     opened = unframe if operation.transport == "grpc" else inflate
-    return worker.dialect.read_answer(operation, request, opened(body, encoding, operation.name, limit))
+    return opened(body, encoding, operation.name, limit)
+
+
+def _tell_dims(
+    worker: Worker,
+    operation: Operation,
+    request: Message,
+    declared: Declared,
+    snapshot: Snapshot,
+    body: bytes,
+    encoding: str | None,
+) -> _Back:
+    """A description of collections with the lengths of the vectors that this client sends."""
+    schemas = worker.dialect.schemas
+    assert schemas is not None  # a dialect whose operations describe has one
+    opened = _open(operation, body, encoding, snapshot.config.limits.body)
+    try:
+        edits = plan_dims(schemas.find_dims(operation, request, opened), declared, snapshot)
+    except MalformedError:
+        return _Back(body, False, "")  # whatever it is, the client may still make sense of it
+    if not edits:
+        return _Back(body, False, "")
+    edited = schemas.write_dims(operation, opened, edits)
+    return _Back(frame(edited) if operation.transport == "grpc" else edited, True, "")

@@ -15,6 +15,7 @@ CrossfadeError
 |  '- EncoderMissing                    no encoder for a text's model, or one that cannot be set up
 '- UpstreamError             upstream   UNAVAILABLE 14   503
    |- UpstreamDown                      the database does not answer
+   |- SchemaUnknown          FAILED_PRECONDITION 9  502   the database does not tell which fields are vectors
    |- UpstreamTimeout        DEADLINE_EXCEEDED 4    504
    '- EncoderFailed                     the encoder does not answer, or answers wrongly
 
@@ -210,6 +211,20 @@ class UpstreamDown(UpstreamError):
 
     def __init__(self, *, upstream: str, address: str, reason: str) -> None:
         super().__init__(f"upstream {upstream!r} at {address} does not answer: {reason}; retry, or see that it runs")
+
+
+class SchemaUnknown(UpstreamError):
+    """The database does not tell a collection's vector fields, without which its messages cannot be read."""
+
+    grpc_code = 9  # FAILED_PRECONDITION
+    http_status = 502
+    label = "schema_unknown"
+
+    def __init__(self, *, collection: str, upstream: str, reason: str) -> None:
+        super().__init__(
+            f"collection {collection!r}: which of its fields hold vectors cannot be learned from upstream "
+            f"{upstream!r}, which says: {reason}"
+        )
 
 
 class UpstreamTimeout(UpstreamError):

@@ -6,7 +6,7 @@ need the same map become one Job, so that an upsert of 10,000 points is one prod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossfade.adapters.base import Map
 from crossfade.adapters.fingerprint import classify, mismatched
-from crossfade.backends.dialect import Edit, Message, Role, ScoreSlot, TextSlot, VectorSlot
+from crossfade.backends.dialect import DimSlot, Edit, Message, Role, ScoreSlot, TextSlot, VectorSlot
 
 from .detect import Declared, detect_model
 from .errors import BadVector, ForeignVector
@@ -119,13 +119,11 @@ def plan_request(message: Message, declared: Declared, snapshot: Snapshot) -> Pl
                     plan.models.setdefault((job.space.collection, job.space.field), job.model)
             job.slots.append(slot)
         elif isinstance(slot, TextSlot):
-            _plan_text(plan, slot, snapshot)
+            _plan_text(plan, slot, declared, snapshot)
     for slot in message.slots:
         if isinstance(slot, ScoreSlot):
             _plan_score(plan, slot, declared, snapshot)
-    plan.reads_answer = message.wants_vectors and any(
-        name in snapshot.config.collections for name in message.collections
-    )
+    plan.reads_answer = message.wants_vectors and bool(snapshot.configured(message.collections))
     return plan
 
 
@@ -145,6 +143,21 @@ def plan_answer(answer: Message, plan: Plan, declared: Declared, snapshot: Snaps
         if job is not None and slot.rows.shape[1] == job.space.dims[job.space.index_model]:
             job.slots.append(slot)
     return [job for job in jobs.values() if job is not None and job.slots]
+
+
+def plan_dims(dims: Iterable[DimSlot], declared: Declared, snapshot: Snapshot) -> list[tuple[DimSlot, int]]:
+    """Decide which lengths a client is told of fields that hold another model's vectors than it sends.
+
+    Raises RequestError for a declared model that the field does not take.
+    """
+    edits = []
+    for slot in dims:
+        space = snapshot.find_space(slot.collection, slot.field or "")
+        if space is not None and slot.dim == space.dims[space.index_model]:
+            model = detect_model(space, declared, Role.RESULT, None, None, snapshot.models)
+            if space.dims[model] != slot.dim:
+                edits.append((slot, space.dims[model]))
+    return edits
 
 
 def check_rows(rows: Float32, job: Job) -> None:
@@ -199,13 +212,18 @@ def _forward_map(space: Space, model: str, role: Role) -> Map | None:
     return adapter.document if role is Role.DOCUMENT else adapter.query
 
 
-def _plan_text(plan: Plan, slot: TextSlot, snapshot: Snapshot) -> None:
-    """A text that names a model with an encoder here is encoded here; any other is the database's to encode."""
+def _plan_text(plan: Plan, slot: TextSlot, declared: Declared, snapshot: Snapshot) -> None:
+    """A text whose model has an encoder here is encoded here; any other is the database's to encode.
+
+    A text that names no model itself is of the model that counts for the client's vectors.
+    """
     space = snapshot.find_space(slot.collection, slot.field or "")
-    if space is None or not snapshot.encodes(slot.model):
+    if space is None:
         return
-    dim = snapshot.models[slot.model]
-    model = detect_model(space, Declared(), slot.role, slot.model, dim, snapshot.models)
+    named = slot.model or detect_model(space, declared, slot.role, None, None, snapshot.models)
+    if not snapshot.encodes(named):
+        return
+    model = detect_model(space, Declared(), slot.role, named, snapshot.models[named], snapshot.models)
     plan.texts.append(TextJob(space, model, _forward_map(space, model, slot.role), slot))
     if slot.role is Role.QUERY:
         plan.models.setdefault((space.collection, space.field), model)

@@ -5,7 +5,7 @@ Pure: adapters are handed in, already loaded and checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,10 @@ class Snapshot:
         """Whether texts for a model are encoded here."""
         settings = self.config.models.get(model)
         return settings is not None and settings.encoder is not None
+
+    def configured(self, collections: Iterable[str]) -> list[str]:
+        """Those of these collections that are in the configuration."""
+        return [name for name in collections if name in self.config.collections]
 
     def find_space(self, collection: str, using: str) -> Space | None:
         """The space a vector stands in, or None when the collection is not configured."""

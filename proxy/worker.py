@@ -22,6 +22,7 @@ from .envoy_clusters import cluster_name
 from .exchange import TextJob
 from .live import Live
 from .routing import Snapshot
+from .schemas import Schemas
 from .telemetry import Tally, write_atomically
 from .upstream import Target
 
@@ -43,6 +44,7 @@ class Worker:
     def __init__(self, live: Live, dialect: Dialect, run_dir: Path) -> None:
         self.live = live
         self.dialect = dialect
+        self.schemas = Schemas(dialect.schemas)
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop())
         self._requests = 0

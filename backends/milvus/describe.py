@@ -6,9 +6,10 @@ be told the length of that model's vectors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 
-from ..dialect import DimSlot, Message, Operation, RequestContext, Schema
+from ..dialect import DimSlot, Message, Operation, RefusedError, RequestContext, Schema, Transport
 from ..wire import Found, Span, encode_field, read_text, read_uint, rewrite, root_span, scan
 from .message import MilvusMessage, name_collection, split_collection
 from .rest_describe import find_rest_dims, write_rest_dims
@@ -16,6 +17,9 @@ from .schema import DENSE_TYPES, SERVICE, SHAPES
 from .slots import NumberPlace, edit_grpc
 
 _ONE = "DescribeCollectionResponse"
+_GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
+# Of the call that made this one necessary: its own encodings, length and deadline.
+_OWN_HEADERS = ("grpc-encoding", "grpc-accept-encoding", "grpc-timeout", "content-length", "host")
 _MANY = "BatchDescribeCollectionResponse"
 
 
@@ -30,11 +34,21 @@ class MilvusSchemas:
         named = encode_field(3, name.encode())
         return encode_field(2, database.encode()) + named if database else named
 
-    def read(self, body: bytes) -> Schema | None:
-        """The dense fields in a DescribeCollectionResponse, None when it is a refusal. Raises MalformedError."""
+    def form_headers(self, transport: Transport, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The client's own metadata; REST's bearer token in the form in which gRPC has it."""
+        if transport == "grpc":
+            return {name: value for name, value in headers.items() if name not in _OWN_HEADERS} | _GRPC_HEADERS
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return _GRPC_HEADERS
+        return {**_GRPC_HEADERS, "authorization": b64encode(token.strip().encode()).decode()}
+
+    def read(self, body: bytes) -> Schema:
+        """The dense fields in a DescribeCollectionResponse. Raises RefusedError and MalformedError."""
         found = scan(body, (root_span(body, _ONE),), SHAPES[_ONE])
         if "schema" not in found:
-            return None
+            status = scan(body, found.get("status", ()), SHAPES["Status"])
+            raise RefusedError(read_text(body, status, "reason") or "no schema in the answer")
         return Schema({field: DENSE_TYPES[kind] for field, kind, _ in _dense_fields(body, found)})
 
     def find_dims(self, operation: Operation, request: Message, body: bytes) -> Sequence[DimSlot]:
@@ -105,4 +119,4 @@ def _read_names(body: bytes, context: RequestContext, message: str) -> MilvusMes
     collections = [
         name_collection(database, read_text(body, {"name": [span]}, "name"), context.headers) for span in spans
     ]
-    return MilvusMessage(body, collections, (), False, False, edit_grpc)
+    return MilvusMessage(body, collections, (), True, False, edit_grpc)

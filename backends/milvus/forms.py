@@ -41,7 +41,8 @@ def write_form(form: str, rows: Float32) -> bytes:
         return _round_bfloat16(numbers).tobytes()
     if form == "int8":
         return np.clip(np.rint(numbers), -128, 127).astype(np.int8).tobytes()
-    return bytes(numbers)
+    data: bytes = numbers.tobytes()
+    return data
 
 
 def _round_bfloat16(numbers: Float32) -> NDArray[np.uint16]:

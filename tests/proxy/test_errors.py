@@ -25,6 +25,7 @@ from crossfade.proxy.errors import (
     OperatorError,
     Problem,
     RequestError,
+    SchemaUnknown,
     UnknownModel,
     UpstreamDown,
     UpstreamError,
@@ -81,6 +82,12 @@ EXAMPLES: list[tuple[CrossfadeError, int, int, list[str]]] = [
         14,
         503,
         ["'main'", "qdrant:6334", "connection refused"],
+    ),
+    (
+        SchemaUnknown(collection="docs", upstream="main", reason="no privilege"),
+        9,
+        502,
+        ["'docs'", "which of its fields hold vectors", "'main'", "no privilege"],
     ),
     (UpstreamTimeout(upstream="main", address="qdrant:6334", seconds=0.5), 4, 504, ["'main'", "qdrant:6334", "0.5 s"]),
     (
