@@ -198,7 +198,7 @@ def _print_plans(path: Path, config: Config, plans: list[FieldPlan]) -> None:
         behind = (
             f"embedded in {upstream.embedded}" if upstream.embedded else f"{upstream.grpc or ''} {upstream.rest or ''}"
         )
-        ports = ", ".join(f"{name} {getattr(listener, name)}" for name in ("grpc", "rest") if getattr(listener, name))
+        ports = ", ".join(f"{'.'.join(port.key)} {port.address}" for port in listener.ports)
         typer.echo(f"{kind}: {ports} -> {listener.upstream} ({behind.strip()})")
     if not plans:
         typer.echo("no collections: everything passes untouched")

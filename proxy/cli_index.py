@@ -23,10 +23,17 @@ _TIMEOUT_SECONDS = 60  # for one page of a large collection; the upstream's own 
 
 @asynccontextmanager
 async def open_index(config: Config, name: str) -> AsyncIterator[Index]:
-    """Open an upstream by its name; an embedded one is started for as long as it is open."""
+    """Open an upstream by its name; an embedded one is started for as long as it is open.
+
+    Raises UsageProblem for a database whose stored vectors cannot be read here.
+    """
+    upstream = config.upstreams[name]
+    if upstream.kind != "qdrant":
+        raise UsageProblem(
+            f"upstream {name!r} is of kind {upstream.kind}, and only qdrant can be sampled; fit from files"
+        )
     from crossfade.backends.qdrant.index import QdrantIndex
 
-    upstream = config.upstreams[name]
     if upstream.embedded is None:
         index = QdrantIndex(_connect(upstream))
         try:
