@@ -59,6 +59,10 @@ class LocalMap:
         mapped = self.base.apply(vectors)
         centred = vectors - self.centre
         experts, gates = self.gate(centred)
+        if len(vectors) == 1:  # no need to gather the rows of each expert
+            for expert, gate in zip(experts[0].tolist(), gates[0], strict=True):
+                mapped += gate * (centred @ self.deltas[expert] + self.offsets[expert])
+            return normalise_rows(mapped) if self.normalise else mapped
         for expert in np.unique(experts):
             rows, places = np.nonzero(experts == expert)
             part = centred[rows] @ self.deltas[expert]

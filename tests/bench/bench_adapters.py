@@ -1,0 +1,172 @@
+"""How fast adapters apply, beside what the machine can do at best: a table and build/bench-adapters.json.
+
+Run as `python tests/bench/bench_adapters.py [--quick]`, best with OPENBLAS_NUM_THREADS=1: figures are for one core.
+For each family, dimensions and batch size the best of several rounds gives microseconds a query. The limit is the
+larger of two times: reading the map's weights once at the measured read bandwidth (of an array as large as the
+weights, so caches count alike), and its multiply-adds at the measured rate of a large product. Vectors are drawn at
+random: speed does not depend on what they mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from crossfade.adapters.base import Adapter, Card, Float32, Map, PairsCard
+from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
+from crossfade.adapters.local import LocalMap, fit_local
+from crossfade.adapters.lowrank import LowRankMap, fit_low_rank
+from crossfade.adapters.residual import ResidualMap, fit_residual
+from crossfade.adapters.store import TENSORS, save_adapter
+from crossfade.adapters.vectors import unit_rows
+
+BATCHES = (1, 8, 64)
+OUT = Path(__file__).parents[2] / "build" / "bench-adapters.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured case; times are microseconds a query, on however many threads BLAS was given."""
+
+    family: str
+    source_dim: int
+    target_dim: int
+    pairs: int
+    batch: int
+    us: float
+    limit_us: float
+    times_limit: float
+    fit_seconds: float
+    bytes_on_disk: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="384 dimensions and 2,000 pairs only")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    cases = (
+        [(384, 384, 2_000)]
+        if arguments.quick
+        else [(384, 384, 2_000), (384, 384, 8_000), (768, 384, 4_000), (1536, 1536, 4_000)]
+    )
+    rate = arithmetic_rate()
+    lines = [line for case in cases for line in measure_case(*case, rate)]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps([asdict(line) for line in lines], indent=1))
+    show(lines, rate)
+
+
+def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> list[Line]:
+    """Every family at one size."""
+    rng = np.random.default_rng(0)
+    source = unit_rows(rng.normal(size=(pairs, source_dim)))
+    target = unit_rows(source @ rng.normal(size=(source_dim, target_dim)) + 0.2 * rng.normal(size=(pairs, target_dim)))
+    base = fit_linear(source, target)
+    families: dict[str, Callable[[], Map]] = {
+        "procrustes": lambda: fit_procrustes(source, target),
+        "linear": lambda: fit_linear(source, target),
+        "lowrank 64": lambda: fit_low_rank(source, target, rank=64),
+        "local 12, 3 active": lambda: fit_local(base, source, target, clusters=12, active=3),
+        "residual": lambda: fit_residual(base, source, target),
+    }
+    lines = []
+    for family, fit in families.items():
+        start = time.perf_counter()
+        fitted = fit()
+        seconds = time.perf_counter() - start
+        size = bytes_on_disk(fitted)
+        for batch in BATCHES:
+            taken = microseconds(lambda queries, fitted=fitted: fitted.apply(queries), source[:batch]) / batch  # type: ignore[misc]
+            limit = limit_microseconds(fitted, batch, rate) / batch
+            lines.append(Line(family, source_dim, target_dim, pairs, batch, taken, limit, taken / limit, seconds, size))
+    return lines
+
+
+def microseconds(
+    call: Callable[[Float32], object], queries: Float32, *, seconds: float = 0.25, rounds: int = 5
+) -> float:
+    """Microseconds a call: the best of several rounds, since others use the machine too."""
+    call(queries)
+    best = float("inf")
+    for _ in range(rounds):
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds / rounds:
+            one = time.perf_counter()
+            call(queries)
+            best = min(best, time.perf_counter() - one)
+            count += 1
+    return best * 1e6
+
+
+def limit_microseconds(fitted: Map, batch: int, rate: float) -> float:
+    """The least time for a batch: weights read once, or multiply-adds done, whichever takes longer."""
+    weights, products = work(fitted)
+    block = np.ones(max(weights, 64_000) // 4, np.float32)
+    reading = microseconds(lambda _: block.max(), block) * weights / block.nbytes
+    return max(reading, batch * products / rate * 1e6)
+
+
+def work(fitted: Map) -> tuple[int, int]:
+    """Bytes that a query must read, and multiply-adds it must do."""
+    if isinstance(fitted, LinearMap):
+        return fitted.weight.nbytes, fitted.weight.size
+    if isinstance(fitted, LowRankMap):
+        return fitted.down.nbytes + fitted.up.nbytes, fitted.down.size + fitted.up.size
+    if isinstance(fitted, LocalMap):
+        read, products = work(fitted.base)
+        expert = fitted.deltas[0].size
+        return (
+            read + fitted.routes.nbytes + fitted.active * 4 * expert,
+            products + fitted.routes.size + fitted.active * expert,
+        )
+    assert isinstance(fitted, ResidualMap)
+    read, products = work(fitted.base)
+    near = fitted.neighbours * fitted.target_dim
+    listed = 4 * fitted.neighbours * fitted.source_dim if fitted.basis is not None else 0
+    return read + fitted.coarse.nbytes + 4 * (near + listed), products + fitted.coarse.size + near + listed
+
+
+def arithmetic_rate(size: int = 384) -> float:
+    """Multiply-adds a second of a large float32 product."""
+    block = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    return size**3 / (microseconds(lambda given: given @ given, block) / 1e6)
+
+
+def bytes_on_disk(fitted: Map) -> int:
+    """Size of the tensors of an adapter whose three maps are this one, as a stand-in for the reverse of equal size."""
+    card = Card("new", "old", fitted.source_dim, fitted.target_dim, fitted.kind, PairsCard(0))
+    turned = LinearMap(
+        np.zeros((fitted.target_dim, fitted.source_dim), np.float32), np.zeros(fitted.source_dim, np.float32)
+    )
+    with TemporaryDirectory() as folder:
+        save_adapter(Adapter(card, fitted, fitted, turned), Path(folder) / "a")
+        return (Path(folder) / "a" / TENSORS).stat().st_size
+
+
+def show(lines: list[Line], rate: float) -> None:
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
+    table = Table(title=f"microseconds a query ({threads} BLAS threads; {rate / 1e9:.0f} G multiply-adds/s)")
+    for column in ("family", "dims", "pairs", "batch", "us", "limit", "x limit", "fit s", "MB"):
+        table.add_column(column, justify="left" if column == "family" else "right", no_wrap=True)
+    for line in lines:
+        dims = f"{line.source_dim}->{line.target_dim}"
+        figures = (f"{line.us:.1f}", f"{line.limit_us:.1f}", f"{line.times_limit:.1f}", f"{line.fit_seconds:.2f}")
+        table.add_row(
+            line.family, dims, f"{line.pairs:,}", str(line.batch), *figures, f"{line.bytes_on_disk / 1e6:.1f}"
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
