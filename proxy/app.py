@@ -44,6 +44,8 @@ _GONE_SECONDS = 0.05
 
 log = logging.getLogger("crossfade.app")
 
+_CUT_SHORT = (UpstreamDown.grpc_code, "crossfade: the upstream's answer ended without a status")
+
 
 class ClientGone(Exception):
     """The client cancelled or hung up; there is nobody to answer."""
@@ -212,8 +214,7 @@ async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
     await send({"type": "http.response.body", "body": held})
     if trailers:
         ending = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.trailers.items()]
-        cut = _status(UpstreamDown.grpc_code, "crossfade: the upstream's answer ended without a status")
-        await send({"type": "http.response.trailers", "headers": ending or cut})
+        await send({"type": "http.response.trailers", "headers": ending or _status(*_CUT_SHORT)})
 
 
 async def _next_chunk(outgoing: Outgoing, chunks: AsyncIterator[bytes | memoryview | bytearray]) -> bytes:

@@ -22,6 +22,7 @@ from .errors import BadVector, ForeignVector
 from .routing import Snapshot, Space
 
 Float32 = NDArray[np.float32]
+_MOST_DECISIONS = 4096
 _SAMPLE = 64  # rows of one job looked at by the fingerprint where it only counts
 
 
@@ -198,11 +199,20 @@ def foreign_error(rows: Float32, row: int, job: Job) -> ForeignVector:
 
 
 def _open_job(slot: VectorSlot, declared: Declared, snapshot: Snapshot) -> Job | None:
-    space = snapshot.find_space(slot.collection, slot.field or "")
-    if space is None:
-        return None
-    model = detect_model(space, declared, slot.role, slot.model, slot.rows.shape[1], snapshot.models)
-    return Job(space, model, _forward_map(space, model, slot.role))
+    """A job for a slot; what was decided once is looked up for every request that says the same."""
+    dim = slot.rows.shape[1]
+    said = (declared.header, declared.client, declared.port)
+    key = (slot.collection, slot.field, slot.role, slot.model, dim, said)
+    decision = snapshot.decisions.get(key)
+    if decision is None:
+        space = snapshot.find_space(slot.collection, slot.field or "")
+        if space is None:
+            return None
+        model = detect_model(space, declared, slot.role, slot.model, dim, snapshot.models)
+        decision = (space, model, _forward_map(space, model, slot.role))
+        if len(snapshot.decisions) < _MOST_DECISIONS:  # the names in a key come from clients
+            snapshot.decisions[key] = decision
+    return Job(*decision)
 
 
 def _forward_map(space: Space, model: str, role: Role) -> Map | None:
@@ -222,6 +232,8 @@ def _plan_text(plan: Plan, slot: TextSlot, declared: Declared, snapshot: Snapsho
         return
     named = slot.model or detect_model(space, declared, slot.role, None, None, snapshot.models)
     if not snapshot.encodes(named):
+        if slot.model == "":  # then it is the index's own model that the database encodes it with
+            plan.models.setdefault((space.collection, space.field), space.index_model)
         return
     model = detect_model(space, Declared(), slot.role, named, snapshot.models[named], snapshot.models)
     plan.texts.append(TextJob(space, model, _forward_map(space, model, slot.role), slot))
@@ -230,6 +242,8 @@ def _plan_text(plan: Plan, slot: TextSlot, declared: Declared, snapshot: Snapsho
 
 
 def _plan_score(plan: Plan, slot: ScoreSlot, declared: Declared, snapshot: Snapshot) -> None:
+    if slot.kind == "feedback":  # only the differences of these count, and they are a reranker's as often as not
+        return
     space = snapshot.find_space(slot.collection, slot.field or "")
     if space is None:
         return

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crossfade.adapters.base import Adapter
+from crossfade.adapters.base import Adapter, Map
 from crossfade.adapters.fingerprint import Fingerprint
 
 from .config import Collection, Config
@@ -43,6 +43,10 @@ class Space:
     fingerprints: Mapping[int, Mapping[str, Fingerprint]]  # of the models its adapters know, by dimension
 
 
+Decision = tuple[Space, str, Map | None]
+"""A vector's space, the model that made it, and the map into the index's space (None: it is there already)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything a request is decided on; `generation` counts the configurations since start."""
@@ -61,6 +65,8 @@ class Snapshot:
     def configured(self, collections: Iterable[str]) -> list[str]:
         """Those of these collections that are in the configuration."""
         return [name for name in collections if name in self.config.collections]
+
+    decisions: dict[tuple[object, ...], Decision] = field(default_factory=dict)  # exchange's, of requests like this one
 
     def find_space(self, collection: str, using: str) -> Space | None:
         """The space a vector stands in, or None when the collection is not configured."""
