@@ -104,31 +104,26 @@ def _seconds(budget: str | None) -> float | None:
 
 
 def _refuse_together(option: str, **others: Path | None) -> None:
-    from .cli_output import UsageProblem
-
     given = [f"--{name}" for name, value in others.items() if value is not None]
     if given:
-        raise UsageProblem(f"{option} and {' and '.join(given)} say the same thing twice; give one of them")
+        raise typer.BadParameter("says the same as " + " and ".join(given) + "; give one of them", param_hint=option)
 
 
 def _read_pairs(source: Path | None, target: Path | None, pairs: Path | None) -> Pairs:
     from crossfade.adapters.pairs import read_pairs
 
-    from .cli_output import UsageProblem
-
     if pairs is not None:
         _refuse_together("--pairs", source=source, target=target)
         return read_pairs(pairs)
     if source is None or target is None:
-        raise UsageProblem("fit needs --source and --target, or --pairs, or --from-collection CONFIG COLLECTION")
+        wanted = "--source and --target, or --pairs, or --from-collection CONFIG COLLECTION"
+        raise typer.BadParameter("nothing to fit on; say where the pairs are", param_hint=wanted)
     return read_pairs(source, target)
 
 
 def _need_out(out: Path | None) -> Path:
-    from .cli_output import UsageProblem
-
     if out is None:
-        raise UsageProblem("fit needs --out: the directory of the new adapter")
+        raise typer.BadParameter("say where the new adapter goes", param_hint="--out")
     return out
 
 
