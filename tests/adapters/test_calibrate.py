@@ -3,13 +3,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from crossfade.adapters.base import Float32, PairsError, StoreError
-from crossfade.adapters.calibrate import Calibration, Method, Metric, Pairing, fit_calibration, sample_scores, score
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
+from crossfade.adapters.base import Float32, PairsError, StoreError
+from crossfade.adapters.calibrate import Calibration, Method, Metric, Pairing, fit_calibration, sample_scores, score
 from tests.adapters.vector_pack import pack_vectors
 
 Space = tuple[Float32, Float32, Float32, Float32]

@@ -2,11 +2,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from crossfade.adapters.base import Float32, PairsError, StoreError
-from crossfade.adapters.fingerprint import Fingerprint, classify, fit_fingerprint, mismatched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfade.adapters.base import Float32, PairsError, StoreError
+from crossfade.adapters.fingerprint import Fingerprint, classify, fit_fingerprint, mismatched
 from tests.adapters.vector_pack import pack_vectors
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from crossfade.adapters.base import Float32
 
 ROOT = Path(os.environ.get("CROSSFADE_DATA", Path(__file__).parents[3] / "shared" / "data"))

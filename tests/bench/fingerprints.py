@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from crossfade.adapters.base import Float32
-from crossfade.adapters.fingerprint import Fingerprint, fit_fingerprint, mismatched
 from rich.console import Console
 from rich.table import Table
+
+from crossfade.adapters.base import Float32
+from crossfade.adapters.fingerprint import Fingerprint, fit_fingerprint, mismatched
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CROSSFADE_DATA", ROOT.parent / "shared" / "data"))
