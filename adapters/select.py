@@ -8,7 +8,7 @@ linear settings again under what won.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from .vectors import as_rows
 
 Progress = Callable[[int, int, str], None]
 METHODS = ("auto", "procrustes", "linear", "ridge", "scaled", "lowrank", "local", "residual", "local+residual")
+BASELINES = ("procrustes", "ridge", "scaled", "lowrank")
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, inf)
 OFFSETS = (0.25, 0.5, 0.75, 1.0)
@@ -138,7 +139,20 @@ def select_recipe(
         search.run(stage)
     ranked = tuple(sorted(search.tried.values(), key=lambda candidate: -candidate.score))
     allowed = [candidate for candidate in ranked if _belongs(candidate.recipe, method)]
-    return Selection(allowed[0], ranked, not search.stopped)
+    return Selection(_choose(allowed), ranked, not search.stopped)
+
+
+def _choose(ranked: Sequence[Candidate]) -> Candidate:
+    """The best, except that a baseline must be better than the best other family by its own standard error.
+
+    Baselines have fewer settings tried and never led by more than that on any collection measured; a narrow lead is
+    chance.
+    """
+    others = [candidate for candidate in ranked if candidate.recipe.method not in BASELINES]
+    first = ranked[0]
+    if others and first.score - others[0].score <= first.error:
+        return others[0]
+    return first
 
 
 class _Search:

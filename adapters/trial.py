@@ -22,6 +22,7 @@ from .search import Int64, search_exact
 Float64 = NDArray[np.float64]
 DEPTH = 10
 MOST_QUERIES = 400
+FEW_QUERIES = 100  # fewer observed ones are made up to this number with held-out documents
 MOST_DOCUMENTS = 8_000
 _DISCOUNTS = 1.0 / np.log2(np.arange(2, DEPTH + 2))
 
@@ -61,11 +62,12 @@ def make_trials(
     queries: Float32 | None = None,
     query_mean: NDArray[np.float64] | None = None,
     share: float | None = None,
-    folds: int = 2,
+    folds: int | None = None,
     held: float = 0.2,
     seed: int = 0,
 ) -> list[Trial]:
-    """Split pairs into `folds` trials with a share `held` of them held out each time, the same for the same seed.
+    """Split pairs into `folds` trials (4 below 1,000 pairs, else 2), each with a share `held` of them held out, by
+    seed.
 
     queries (n, source_dim) are observed queries of the new model; query_mean alone is used by moving held-out documents
     to it. share is the part of the corpus that the pairs are, None when unknown: then held-out documents alone are
@@ -74,6 +76,8 @@ def make_trials(
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(pairs))
     size = max(DEPTH + 1, round(len(pairs) * held))
+    if folds is None:
+        folds = 4 if len(pairs) < 1_000 else 2
     trials = []
     for fold in range(folds):
         hidden, kept = _part(order, fold, size)
@@ -97,17 +101,24 @@ def _make_trial(
     generator: np.random.Generator,
 ) -> Trial:
     fit = pairs.take(kept)
-    if queries is None:
-        asked = hidden[: min(MOST_QUERIES, len(hidden) // 2)]
-        hidden = hidden[len(asked) :]
-        queries = pairs.source[asked]
-        if query_mean is not None:
-            queries = queries + (query_mean - fit.source.mean(axis=0, dtype=np.float64)).astype(np.float32)
-    elif len(queries) > MOST_QUERIES:
-        queries = queries[generator.permutation(len(queries))[:MOST_QUERIES]]
+    asked, hidden = _documents_to_ask(hidden, 0 if queries is None else len(queries))
+    moved = pairs.source[asked]
+    if query_mean is not None:
+        moved = moved + (query_mean - fit.source.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    if queries is not None:
+        drawn = generator.permutation(len(queries))[:MOST_QUERIES]
+        moved = np.concatenate([queries[drawn], moved])
+    queries = moved
     searched = np.concatenate([hidden, kept[: _fitted_among(len(hidden), len(kept), share)]])[:MOST_DOCUMENTS]
     truth, _ = search_exact(queries, pairs.source[searched], DEPTH)
     return Trial(fit, queries, pairs.target[searched], truth, query_mean)
+
+
+def _documents_to_ask(hidden: Int64, observed: int) -> tuple[Int64, Int64]:
+    """Held-out rows to use as queries, and the others: all where none are observed, else what makes up a number."""
+    wanted = MOST_QUERIES if not observed else max(0, FEW_QUERIES - observed)
+    count = min(wanted, len(hidden) // 2)
+    return hidden[:count], hidden[count:]
 
 
 def _fitted_among(hidden: int, kept: int, share: float | None) -> int:
