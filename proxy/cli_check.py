@@ -29,12 +29,11 @@ class SchemaFormat(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldPlan:
-    """What Crossfade will do with one vector field: `using` is the name clients use, `stored_in` the real one."""
+    """What Crossfade will do with one vector field: `using` is its name."""
 
     collection: str
     upstream: str
     using: str
-    stored_in: str
     index_model: str
     query_model: str
     action: str
@@ -169,7 +168,7 @@ def _plan(config: Config, adapters: dict[AdapterKey, Adapter]) -> list[FieldPlan
             }
             action = "pass" if asked == field.index_model else "map"
             plans.append(
-                FieldPlan(name, collection.upstream or "", using, field.name, field.index_model, asked, action, used)
+                FieldPlan(name, collection.upstream or "", using, field.index_model, asked, action, used)
             )
     return plans
 
@@ -210,8 +209,6 @@ def _print_plans(path: Path, config: Config, plans: list[FieldPlan]) -> None:
 
 
 def _spell_field(plan: FieldPlan) -> str:
-    if plan.using != plan.stored_in:
-        return f"{plan.using} (asks {plan.stored_in or 'the unnamed one'})"
     return plan.using or "all others"
 
 

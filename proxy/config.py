@@ -160,16 +160,6 @@ class VectorFieldSettings(Section):
     """Adapter directories by the model they map from; the collection's count too when index_model is the same."""
     declares: Name | None = None
     """A query or vector under this name was made with that model."""
-    stored_in: str | None = None
-    """This name exists only here: the vector really asked is that one ("" is the unnamed vector)."""
-
-    @model_validator(mode="after")
-    def _alias(self) -> VectorFieldSettings:
-        if self.stored_in is not None and self.declares is None:
-            raise ValueError("has stored_in without declares; say which model vectors under this name are made with")
-        if self.stored_in is not None and (self.index_model or self.query_model or self.adapters):
-            raise ValueError("has stored_in, so index_model, query_model and adapters belong to the field it names")
-        return self
 
 
 class Collection(Section):

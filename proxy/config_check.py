@@ -149,10 +149,7 @@ def _field(
     path: KeyPath, collection: Collection, using: str, settings: VectorFieldSettings, known: Known
 ) -> Iterator[Conflict]:
     yield from _names(path, settings, known)
-    target = collection.fields.get(settings.stored_in) if settings.stored_in is not None else None
-    if settings.stored_in == using or (target is not None and target.stored_in is not None):
-        yield (*path, "stored_in"), f"is {settings.stored_in!r}, which is stored nowhere itself; name a real vector"
-    elif settings.declares is not None:
+    if settings.declares is not None:
         yield from _unknown((*path, "declares"), settings.declares, known.models, "model")
         yield from _reachable(path, collection, using, "declares", known)
     elif settings.index_model or settings.query_model or settings.adapters:  # else it is as its collection, told there

@@ -4,7 +4,6 @@
 - A listed field has its own values; what it leaves out it takes from the collection. With an index_model of its own,
   queries default to that model, and the collection's adapters count only if the index_model is the same.
 - `declares` says with which model vectors under this name were made, whatever client identity or query_model say.
-- `stored_in` makes the name an alias: a request that uses it is answered by the field it names, with its values.
 """
 
 from __future__ import annotations
@@ -35,18 +34,16 @@ class VectorField:
 
 def resolve_field(collection: Collection, using: str) -> VectorField:
     """The field that a request meets when it uses this name ("" for the unnamed vector)."""
-    asked = collection.fields.get(using)
-    stored = asked.stored_in if asked is not None and asked.stored_in is not None else using
-    settings = collection.fields.get(stored) or VectorFieldSettings()
+    settings = collection.fields.get(using) or VectorFieldSettings()
     index_model = settings.index_model or collection.index_model
     same = index_model == collection.index_model
     inherited = (collection.query_model or index_model) if settings.index_model is None else index_model
     return VectorField(
-        name=stored,
+        name=using,
         index_model=index_model,
         query_model=settings.query_model or inherited,
         adapters={**(collection.adapters if same else {}), **settings.adapters},
-        declares=asked.declares if asked is not None else None,
+        declares=settings.declares,
     )
 
 

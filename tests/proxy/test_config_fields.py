@@ -22,8 +22,6 @@ COLLECTION = Collection.model_validate(
             "same": {"index_model": "old", "adapters": {"new": "b/new"}},
             "other": {"index_model": "clip", "query_model": "clip2", "adapters": {"clip2": "c/clip2"}},
             "sure": {"declares": "newer"},
-            "flag-new": {"declares": "new", "stored_in": "flag"},
-            "unnamed-new": {"declares": "new", "stored_in": ""},
         },
     }
 )
@@ -40,8 +38,6 @@ COLLECTION = Collection.model_validate(
         ("same", "same", "old", "old", {"new": "b/new", "newer": "a/newer"}, None),
         ("other", "other", "clip", "clip2", {"clip2": "c/clip2"}, None),
         ("sure", "sure", "old", "new", {"new": "a/new", "newer": "a/newer"}, "newer"),
-        ("flag-new", "flag", "old", "newer", {"new": "a/new", "newer": "a/newer"}, "new"),
-        ("unnamed-new", "", "old", "new", {"new": "a/new", "newer": "a/newer"}, "new"),
     ],
 )
 def test_a_field_is_resolved(

@@ -124,15 +124,7 @@ def test_a_wrong_value_is_told_with_path_line_and_what_to_do(
         ("t: {index_model: lod}", "t.index_model", "did you mean 'old'?"),
         ("t: {index_model: new, query_model: old}", "t.query_model", "there is no adapter"),
         ("t: {declares: nwe}", "t.declares", "did you mean 'new'?"),
-        (
-            "t: {declares: new, stored_in: x}, x: {index_model: new}, u: {declares: old, stored_in: x}",
-            "u.declares",
-            "'old'",
-        ),
-        ("t: {declares: new, stored_in: u}, u: {declares: new, stored_in: x}", "t.stored_in", "stored nowhere"),
-        ("t: {declares: new, stored_in: t}", "t.stored_in", "stored nowhere"),
-        ("t: {stored_in: x}", "t", "stored_in without declares"),
-        ("t: {declares: new, stored_in: x, index_model: old}", "t", "belong to the field it names"),
+        ("t: {index_model: new, declares: old}", "t.declares", "there is no adapter"),
         ("t: {adapters: {new: [x]}}", "t.adapters.new", "expected a path"),
     ],
 )
