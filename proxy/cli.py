@@ -13,6 +13,7 @@ import typer
 
 from .cli_apply import apply
 from .cli_check import check, schema
+from .cli_demo import demo
 from .cli_evaluate import evaluate
 from .cli_fit import fit
 from .cli_serve import embedded_qdrant, serve
@@ -32,6 +33,7 @@ app.command()(fit)
 app.command()(evaluate)
 app.command()(apply)
 app.command()(schema)
+app.command()(demo)
 embedded.command("qdrant")(embedded_qdrant)
 app.add_typer(embedded, name="embedded")
 

@@ -1,0 +1,68 @@
+# Everything runs in ./.venv, which each target fills with what it needs first; a second call finds it there.
+# PYTHON chooses the interpreter (3.11 or newer, with a shared libpython), ARGS is handed on to the program.
+
+PYTHON ?= python3
+EXTRAS ?= dev,demo
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Products of small matrices are slower on many threads than on one.
+export OPENBLAS_NUM_THREADS ?= 2
+
+comma := ,
+stamp = $(VENV)/.installed-$(subst $(comma),-,$(1))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench bench-adapters quality clean
+
+help:
+	@echo "make demo            upgrade an embedding model in front of you, with real text and models (ARGS=--keep)"
+	@echo "make test            all tests (ARGS='-k name')"
+	@echo "make check           lint, formatting, types, import contracts, documentation"
+	@echo "make format          put the code into its form"
+	@echo "make bench           what Crossfade costs beside Envoy alone -> build/bench.json"
+	@echo "make bench-adapters  what an adapter costs beside the machine's limits -> build/bench-adapters.json"
+	@echo "make quality         every adapter family on judged collections -> docs/quality.md"
+
+demo: $(call stamp,demo)
+	$(BIN)/crossfade demo --directory build/demo $(ARGS)
+
+test: $(call stamp,$(EXTRAS))
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(call stamp,$(EXTRAS))
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_layout.py tests/test_docs.py
+
+format: $(call stamp,$(EXTRAS))
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(call stamp,$(EXTRAS))
+	@command -v h2load nghttpd >/dev/null || { echo "h2load and nghttpd are needed: apt-get install nghttp2"; exit 1; }
+	$(BIN)/python tests/bench/bench_proxy.py $(ARGS)
+
+bench-adapters: $(call stamp,$(EXTRAS))
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/bench/bench_adapters.py $(ARGS)
+
+quality: $(call stamp,$(EXTRAS))
+	$(BIN)/python tests/bench/quality.py $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# --- installation -------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@.ci/find-python $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+
+# One stamp for each set of extras; a changed pyproject.toml or constraints.txt installs again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing crossfade[$(subst -,$(comma),$*)] into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(comma),$*)]"
+	@touch $@

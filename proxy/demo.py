@@ -1,0 +1,158 @@
+"""`crossfade demo`: an upgrade of an embedding model in front of you, on real text, with two real models.
+
+An old index is built with the old model in an embedded Qdrant; an adapter is fitted from the documents that the new
+model has encoded so far; Crossfade is put in front, the flag in its configuration is flipped, and the same unmodified
+client asks with the new model's vectors. Every figure is measured while it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.markup import escape
+
+from .demo_ask import Latency
+from .demo_models import NEW, OLD
+from .demo_report import choose_examples, count_changes, show_examples, show_latency, show_rows, to_json
+from .demo_serving import COLLECTION, Ports, choose_ports, start_crossfade, start_database, write_config
+from .demo_stage import Stage
+from .demo_steps import SHARES, Found, Vectors, build, compare, embed, fit, take_times
+from .demo_text import Package, read_machine, read_sample
+
+_WIDTH = 112  # of the picture, and where the output is no terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the demo is asked to do; port 0 takes free ones."""
+
+    folder: Path
+    documents: int = 1500
+    queries: int = 300
+    port: int = 0
+    from_machine: bool = False
+    keep: bool = False
+    picture: Path | None = None
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+def run_demo(settings: Settings) -> None:
+    """Run the whole demo; raises CrossfadeError when a step cannot be done."""
+    started = time.perf_counter()
+    ports = choose_ports(settings.port)
+    packages = read_machine(settings.documents) if settings.from_machine else read_sample(settings.documents)
+    folder = _prepare(settings.folder)
+    console = _open_console(settings)
+    stage = Stage(console)
+    console.print(_headline(packages, settings), highlight=False)
+    vectors = embed(stage, packages, settings.queries, settings.threads)
+    with ExitStack() as running:
+        running.enter_context(start_database(folder, ports))
+        build(stage, ports, packages, vectors)
+        adapter = fit(stage, folder, vectors, SHARES[0])
+        write_config(folder / "crossfade.yaml", ports)
+        stage.run("Crossfade starts in front of it", lambda: running.enter_context(start_crossfade(folder, ports)))
+        found = compare(stage, folder, ports, vectors, adapter)
+        latency = take_times(stage, ports, vectors, found.adapter)
+        _report(console, packages, found, latency)
+        _write(folder / "demo.json", packages, found, latency)
+        console.print(f"[bright_black]{time.perf_counter() - started:.0f} s in all; {folder / 'demo.json'}[/]")
+        if settings.picture is not None:
+            console.save_svg(str(settings.picture), title="crossfade demo")
+        if settings.keep:
+            _keep(console, folder, ports, vectors)
+
+
+def _open_console(settings: Settings) -> Console:
+    console = Console(record=settings.picture is not None)
+    if settings.picture is not None or not console.is_terminal:
+        console.width = _WIDTH
+    return console
+
+
+def _prepare(folder: Path) -> Path:
+    """The demo's own folder, emptied of what an earlier run left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in ("qdrant", "adapter"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    return folder
+
+
+def _headline(packages: list[Package], settings: Settings) -> str:
+    count = min(settings.queries, len(packages))
+    return (
+        f"\n[bold]{len(packages):,} descriptions of Debian packages, asked {count:,} of their own synopses[/]\n"
+        f"index made with {OLD} (Universal Sentence Encoder, 512 dimensions)\n"
+        f"moving to {NEW} (all-MiniLM-L6-v2, 384 dimensions)\n"
+    )
+
+
+def _report(console: Console, packages: list[Package], found: Found, latency: dict[str, Latency]) -> None:
+    better, same, worse = count_changes(found.old, found.new)
+    console.print()
+    show_rows(console, found.rows, f"{len(found.old.rankings)} queries; the right answer is the synopsis' own package")
+    refusal = next((row for row in found.rows if row.refused), None)
+    if refusal is not None:
+        console.print(f"  [red]naive: {refusal.refused} refused[/] by the database: {escape(refusal.note)}\n")
+    examples = choose_examples(packages, found.old, found.new, gains=2, losses=1)
+    show_examples(
+        console,
+        examples,
+        f"{better} queries got better, {same} stayed the same, {worse} got worse; two of the first, one of the last",
+    )
+    show_latency(console, latency, "one query at a time on this machine, the four ways in turn")
+    console.print(f"  answers say what was done: [bold]x-crossfade: {escape(found.mark)}[/]", highlight=False)
+    console.print(
+        f"  over REST {found.equal_over_rest} of {len(found.new.rankings)} answers equal those over gRPC",
+        highlight=False,
+    )
+
+
+def _write(path: Path, packages: list[Package], found: Found, latency: dict[str, Latency]) -> None:
+    stated = to_json(
+        documents=len(packages),
+        queries=len(found.old.rankings),
+        models={"old": OLD, "new": NEW},
+        rows=found.rows,
+        changes=dict(zip(("better", "same", "worse"), count_changes(found.old, found.new), strict=True)),
+        latency_ms=latency,
+        equal_over_rest=found.equal_over_rest,
+        mark=found.mark,
+    )
+    path.write_bytes(orjson.dumps(stated, option=orjson.OPT_INDENT_2))
+
+
+def _keep(console: Console, folder: Path, ports: Ports, vectors: Vectors) -> None:
+    """Leave everything running until Ctrl-C, and say what can be tried."""
+    query = folder / "query.json"
+    query.write_bytes(orjson.dumps({"query": vectors.new_queries[0].tolist(), "limit": 3, "with_payload": ["name"]}))
+    console.print(
+        f"""
+[bold]Everything keeps running until Ctrl-C.[/] Try:
+
+  curl -si http://127.0.0.1:{ports.front_rest}/collections/{COLLECTION}/points/query \\
+    -H 'content-type: application/json' -d @{query}
+
+  python -c 'import json; from qdrant_client import QdrantClient
+  query = json.load(open("{query}"))["query"]
+  print(QdrantClient("127.0.0.1", port={ports.front_rest}).query_points("{COLLECTION}", query=query, limit=3))'
+
+  curl -s http://127.0.0.1:{ports.admin}/metrics | grep ^crossfade
+  $EDITOR {folder / "crossfade.yaml"}    # query_model: {OLD} takes it back
+""",
+        highlight=False,
+        markup=True,
+        soft_wrap=True,
+    )
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        console.print("ending")
