@@ -18,7 +18,7 @@ from crossfade.backends.dialect import Role
 
 from .config import Clients, Detect
 from .errors import ModelNotMapped, UnknownModel, WrongDimension
-from .routing import Space
+from .routing import Snapshot, Space
 
 PORT_MODEL = "x-crossfade-port-model"  # set by Envoy on what comes in at a port that stands for a model
 
@@ -71,6 +71,13 @@ def detect_model(
     if dim is not None and dim != space.dims[model]:
         raise WrongDimension(dim=dim, model=model, collection=space.collection, field=space.field, known=space.dims)
     return model
+
+
+def check_declared(declared: Declared, collection: str, snapshot: Snapshot) -> None:
+    """Refuse a request for vectors in the space of a model that nobody knows; raises UnknownModel."""
+    if declared.header and declared.header not in snapshot.models:
+        by = f"the header {declared.header_name}"
+        raise UnknownModel(model=declared.header, collection=collection, declared_by=by, known=snapshot.models)
 
 
 def _default_model(space: Space, declared: Declared, role: Role, dim: int | None) -> str:

@@ -7,7 +7,7 @@ need the same map become one Job, so that an upsert of 10,000 points is one prod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -17,8 +17,8 @@ from crossfade.adapters.base import Map
 from crossfade.adapters.fingerprint import classify, mismatched
 from crossfade.backends.dialect import DimSlot, Edit, Message, Role, ScoreSlot, TextSlot, VectorSlot
 
-from .detect import Declared, detect_model
-from .errors import BadVector, ForeignVector
+from .detect import Declared, check_declared, detect_model
+from .errors import BadVector, ForeignVector, ModelNotMapped
 from .routing import Snapshot, Space
 
 Float32 = NDArray[np.float32]
@@ -111,7 +111,7 @@ def plan_request(message: Message, declared: Declared, snapshot: Snapshot) -> Pl
             key = (slot.collection, slot.field, slot.role, slot.model, slot.rows.shape[1])
             job = found.get(key)
             if job is None:
-                job = _open_job(slot, declared, snapshot)
+                job = _open_declared(slot, message, declared, snapshot)
                 if job is None:
                     continue
                 found[key] = job
@@ -124,7 +124,9 @@ def plan_request(message: Message, declared: Declared, snapshot: Snapshot) -> Pl
     for slot in message.slots:
         if isinstance(slot, ScoreSlot):
             _plan_score(plan, slot, declared, snapshot)
-    plan.reads_answer = message.wants_vectors and bool(snapshot.configured(message.collections))
+    if message.wants_vectors and (configured := snapshot.configured(message.collections)):
+        check_declared(declared, configured[0], snapshot)
+        plan.reads_answer = True
     return plan
 
 
@@ -198,6 +200,21 @@ def foreign_error(rows: Float32, row: int, job: Job) -> ForeignVector:
     )
 
 
+def _open_declared(slot: VectorSlot, message: Message, declared: Declared, snapshot: Snapshot) -> Job | None:
+    """A job for a slot; a model declared for the whole request counts for the fields that take it.
+
+    A point with a text vector and an image vector comes with one declaration, which is about the text. Where no field
+    of the message takes the declared model, it is refused.
+    """
+    try:
+        return _open_job(slot, declared, snapshot)
+    except ModelNotMapped:
+        spaces = (snapshot.find_space(one.collection, one.field or "") for one in message.slots)
+        if not any(space is not None and declared.header in space.dims for space in spaces):
+            raise
+    return _open_job(slot, replace(declared, header=None), snapshot)
+
+
 def _open_job(slot: VectorSlot, declared: Declared, snapshot: Snapshot) -> Job | None:
     """A job for a slot; what was decided once is looked up for every request that says the same."""
     dim = slot.rows.shape[1]
@@ -261,6 +278,8 @@ def _open_result(slot: VectorSlot, plan: Plan, declared: Declared, snapshot: Sna
         return None
     model = plan.models.get((space.collection, space.field))
     if model is None:
+        if declared.header is not None and declared.header not in space.dims:
+            return None  # another field's model: this one's vectors stay as they are
         model = detect_model(space, declared, Role.RESULT, None, None, snapshot.models)
     if model == space.index_model:
         return None

@@ -57,7 +57,8 @@ def adapt(place: Place, adapter: Adapter, through: Map, role: str) -> None:
     """Put into a place of a message what Crossfade is to put there."""
     if place.score is not None:
         assert adapter.calibration is not None
-        place.replace(float(np.float32(adapter.calibration.apply(place.score))))
+        if place.kind == "threshold":  # a feedback's score is the client's own
+            place.replace(float(np.float32(adapter.calibration.apply(place.score))))
     elif place.text is not None:
         place.replace(through.apply(encode([place.text[0]], role)))
     else:
