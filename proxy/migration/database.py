@@ -1,0 +1,184 @@
+"""The tables of migrations, on SQLite (one machine) or PostgreSQL (several), and how their transactions are made.
+
+SQLite runs in WAL mode with synchronous=FULL: a transaction that has returned survives the loss of power. Writing
+transactions take the write lock at their begin, so that what they read cannot change before they write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from .errors import MigrationStorageError
+
+_BUSY_SECONDS: Final = 30.0
+_WRITES: Final = "crossfade_writes"
+
+metadata = MetaData()
+_Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in an INTEGER
+
+# One row for each write that has been announced and has not ended; `settles`: when one of unknown end counts as ended.
+open_writes = Table(
+    "crossfade_open_writes",
+    metadata,
+    Column("seq", _Number, primary_key=True, autoincrement=True),
+    Column("migration", Text, nullable=False),
+    Column("writer", Text, nullable=False, index=True),
+    Column("settles", Float),
+    sqlite_autoincrement=True,  # a number is never given twice, also after its row has gone
+)
+# One row for each key and write that touched it.
+marks = Table(
+    "crossfade_marks",
+    metadata,
+    Column("migration", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("seq", _Number, primary_key=True, autoincrement=False),
+    Column("marked", Float, nullable=False),
+)
+# Vectors of the new model that clients sent, beside what was stored in the old index in their place.
+natives = Table(
+    "crossfade_natives",
+    metadata,
+    Column("migration", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("seq", _Number, primary_key=True, autoincrement=False),
+    Column("stored", LargeBinary, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+)
+migrations = Table(
+    "crossfade_migrations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("collection", Text, nullable=False, index=True),
+    Column("record", Text, nullable=False),
+)
+history = Table(
+    "crossfade_history",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("migration", Text, nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+leases = Table(
+    "crossfade_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", _Number, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+dead_letters = Table(
+    "crossfade_dead_letters",
+    metadata,
+    Column("migration", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+signatures = Table(
+    "crossfade_signatures",
+    metadata,
+    Column("migration", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("signature", LargeBinary, nullable=False),
+)
+findings = Table(
+    "crossfade_findings",
+    metadata,
+    Column("migration", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+)
+Index("crossfade_marks_seq", marks.c.seq)
+
+
+def open_database(url: str) -> Engine:
+    """An engine with every table made. Raises MigrationStorageError naming the URL."""
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    with explained(engine):
+        _make_tables(engine)
+    return engine
+
+
+def _make_tables(engine: Engine) -> None:
+    """Make the tables; another process that makes them at the same moment is waited for."""
+    for attempt in range(5):
+        try:
+            with engine.execution_options(**{_WRITES: True}).begin() as connection:
+                metadata.create_all(connection)
+            return
+        except (OperationalError, DBAPIError):
+            if attempt == 4:
+                raise
+            time.sleep(0.05 * 2**attempt)
+
+
+def _set_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver guesses
+    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view of the tables."""
+    with explained(engine), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
+    """One transaction, alone; on stable storage when it has ended, unless `durable` is False."""
+    with explained(engine), engine.connect().execution_options(**{_WRITES: True}) as connection:
+        if engine.dialect.name == "sqlite":
+            cursor = connection.connection.cursor()  # outside of a transaction, where alone SQLite takes it
+            cursor.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            cursor.close()
+        with connection.begin():
+            if engine.dialect.name == "postgresql" and not durable:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            yield connection
+
+
+@contextmanager
+def explained(engine: Engine) -> Iterator[None]:
+    """Turn the driver's errors into one that names the database."""
+    try:
+        yield
+    except DBAPIError as error:
+        place = engine.url.render_as_string(hide_password=True)
+        raise MigrationStorageError(place=place, reason=str(error.orig)) from error

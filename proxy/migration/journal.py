@@ -1,0 +1,280 @@
+"""The journal of dirty keys: which points writes have touched since they were last brought over.
+
+The protocol of a writer (the data plane, for each write that passes while `MigrationView.captures` is true):
+
+1. `mark = await journal.mark(migration, ids, writer)`: the ids, resolved first where the write goes by a filter. When
+   it returns, the marks are on stable storage. When the ids cannot be known, or data moves past the proxy,
+   `mark_all`. When it raises, nothing may be forwarded, unless the operator wants writes to fail open.
+2. Forward the write to the old index, and let its answer go to the client.
+3. `await journal.close(mark)` once the write has certainly ended: answered, or refused before it was sent. After a
+   timeout or a lost connection nobody knows whether it will still happen: `close(mark, settles_in=seconds)`, with
+   more seconds than the database may go on working on it.
+
+A writer's name is one process's, never used again (host, pid and start time). When a process ends, whoever notices
+calls `close_dead(writer, settles_in=seconds)`.
+
+The controller reads `dirty`, then the points, writes what it read to the target, and calls `clear`. A mark goes away
+only if its write had ended BEFORE `dirty` was asked, so that the point read afterwards shows it; marks that came later
+are not touched, because `clear` removes exactly the marks that `dirty` had seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from sqlalchemy import Case, Connection, RowMapping, and_, case, delete, exists, func, insert, or_, select, update
+
+from crossfade.backends.dialect import Float32
+from crossfade.backends.index import PointId
+
+from .committer import Committer
+from .database import marks, natives, open_database, open_writes, reading
+from .keys import read_key, write_key
+
+_ALL = "*"  # the key of a mark that stands for every point
+_CHUNK = 500  # keys in one statement
+
+log = logging.getLogger("crossfade.migration.journal")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Native:
+    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,)."""
+
+    stored: Float32
+    vector: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One announced write."""
+
+    migration: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dirty:
+    """A touched point (None: every point), the marks that say so, and whether all those writes have ended."""
+
+    point: PointId | None
+    seqs: tuple[int, ...]
+    finished: bool
+
+    @property
+    def seq(self) -> int:
+        """The newest mark."""
+        return max(self.seqs)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How many points wait, and for how many seconds the oldest of them has (0 when none does)."""
+
+    count: int
+    age: float
+
+
+@dataclass(slots=True)
+class Journal:
+    """The journal in a database; any number of processes use one at the same time.
+
+    Every method raises MigrationStorageError when the database cannot be read or written.
+    """
+
+    url: str
+    clock: Callable[[], float] = time.time
+    _committer: Committer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._committer = Committer(open_database(self.url), "crossfade-journal")
+
+    async def mark(
+        self,
+        migration: str,
+        keys: Sequence[PointId],
+        writer: str,
+        natives: Mapping[PointId, Native] | None = None,
+    ) -> Mark:
+        """Announce a write that touches these points, durably; marks that wait together share one commit."""
+        rows = list(dict.fromkeys(map(write_key, keys)))
+        given = {write_key(point): native for point, native in (natives or {}).items()}
+        return await self._announce(partial(_insert_mark, migration, rows, writer, given, self.clock()), migration)
+
+    async def mark_all(self, migration: str, writer: str) -> Mark:
+        """Announce a change that may touch any point: a restored snapshot, a filter that cannot be resolved."""
+        return await self._announce(partial(_insert_mark, migration, [_ALL], writer, {}, self.clock()), migration)
+
+    async def _announce(self, work: Callable[[Connection], int], migration: str) -> Mark:
+        committed = self._committer.submit(work, durable=True)
+        try:
+            return Mark(migration, await asyncio.shield(asyncio.wrap_future(committed)))
+        except asyncio.CancelledError:  # the caller has gone and forwards nothing: its mark must not stay open
+            committed.add_done_callback(self._retract)
+            raise
+
+    def _retract(self, committed: Future[int]) -> None:
+        if committed.exception() is None:
+            self._committer.submit(partial(_close_mark, committed.result(), None), durable=False)
+
+    async def close(self, mark: Mark, *, settles_in: float | None = None) -> None:
+        """Say that a write has ended, or that it will have in so many seconds where nobody can tell."""
+        settles = None if settles_in is None else self.clock() + settles_in
+        await self._committer.run(partial(_close_mark, mark.seq, settles), durable=False)
+
+    async def open_writers(self) -> Sequence[str]:
+        """Writers with writes under way."""
+        return await asyncio.to_thread(self._open_writers)
+
+    def _open_writers(self) -> list[str]:
+        with reading(self._committer.engine) as connection:
+            query = select(open_writes.c.writer).where(open_writes.c.settles.is_(None)).distinct()
+            return sorted(connection.scalars(query))
+
+    async def close_dead(self, writer: str, *, settles_in: float) -> int:
+        """Close what a dead writer left open; its last requests may still reach the database for so many seconds."""
+        work = partial(_close_writer, writer, self.clock() + settles_in)
+        return await self._committer.run(work, durable=True)
+
+    async def dirty(self, migration: str, limit: int) -> Sequence[Dirty]:
+        """Up to `limit` touched points: those whose writes have ended first, the longest waiting before others."""
+        return await asyncio.to_thread(self._dirty, migration, limit)
+
+    def _dirty(self, migration: str, limit: int) -> list[Dirty]:
+        is_open = _is_open(self.clock())
+        joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
+        first = (
+            select(marks.c.key, func.max(is_open).label("waits"), func.min(marks.c.seq).label("first"))
+            .select_from(joined)
+            .where(marks.c.migration == migration)
+            .group_by(marks.c.key)
+            .order_by("waits", "first")
+            .limit(limit)
+            .subquery()
+        )
+        query = (
+            select(marks.c.key, marks.c.seq, is_open.label("open"))
+            .select_from(joined.join(first, first.c.key == marks.c.key))
+            .where(marks.c.migration == migration)
+            .order_by(first.c.waits, first.c.first, marks.c.seq)
+        )
+        found: dict[str, list[RowMapping]] = {}
+        with reading(self._committer.engine) as connection:
+            for row in connection.execute(query).mappings():
+                found.setdefault(row["key"], []).append(row)
+        return [_read_dirty(key, rows) for key, rows in found.items()]
+
+    async def clear(self, migration: str, done: Sequence[Dirty]) -> int:
+        """Remove the marks of points that were brought over; marks unseen by `dirty`, or then unfinished, stay.
+
+        Returns how many points were cleared.
+        """
+        ended = [one for one in done if one.finished]
+        if ended:
+            await self._committer.run(partial(_clear, migration, ended, self.clock()), durable=False)
+        return len(ended)
+
+    async def backlog(self, migration: str) -> Backlog:
+        """How much waits."""
+        return await asyncio.to_thread(self._backlog, migration)
+
+    def _backlog(self, migration: str) -> Backlog:
+        query = select(func.count(marks.c.key.distinct()), func.min(marks.c.marked)).where(
+            marks.c.migration == migration
+        )
+        with reading(self._committer.engine) as connection:
+            count, oldest = connection.execute(query).one()
+        return Backlog(count, max(0.0, self.clock() - oldest) if count else 0.0)
+
+    async def natives(self, migration: str, keys: Sequence[PointId]) -> Mapping[PointId, Sequence[Native]]:
+        """New-model vectors that clients sent for these points, the newest first."""
+        return await asyncio.to_thread(self._natives, migration, [write_key(point) for point in keys])
+
+    def _natives(self, migration: str, keys: Sequence[str]) -> dict[PointId, list[Native]]:
+        found: dict[PointId, list[Native]] = {}
+        with reading(self._committer.engine) as connection:
+            for first in range(0, len(keys), _CHUNK):
+                query = (
+                    select(natives)
+                    .where(natives.c.migration == migration, natives.c.key.in_(keys[first : first + _CHUNK]))
+                    .order_by(natives.c.seq.desc())
+                )
+                for row in connection.execute(query):
+                    native = Native(np.frombuffer(row.stored, "<f4"), np.frombuffer(row.vector, "<f4"))
+                    found.setdefault(read_key(row.key), []).append(native)
+        return found
+
+    async def forget(self, migration: str) -> None:
+        """Remove everything of a migration that has ended."""
+        await self._committer.run(partial(_forget, migration), durable=True)
+
+    def shut(self) -> None:
+        """Commit what waits, and close the database."""
+        self._committer.shut()
+
+
+def _is_open(now: float) -> Case[int]:
+    unsettled = or_(open_writes.c.settles.is_(None), open_writes.c.settles > now)
+    return case((and_(open_writes.c.seq.is_not(None), unsettled), 1), else_=0)
+
+
+def _read_dirty(key: str, rows: Sequence[RowMapping]) -> Dirty:
+    point = None if key == _ALL else read_key(key)
+    return Dirty(point, tuple(row["seq"] for row in rows), not any(row["open"] for row in rows))
+
+
+def _insert_mark(
+    migration: str, keys: Sequence[str], writer: str, given: Mapping[str, Native], now: float, connection: Connection
+) -> int:
+    opened = connection.execute(insert(open_writes).values(migration=migration, writer=writer))
+    assert opened.inserted_primary_key is not None  # an insert of one row always has one
+    seq: int = opened.inserted_primary_key[0]
+    if keys:
+        rows = [{"migration": migration, "key": key, "seq": seq, "marked": now} for key in keys]
+        connection.execute(insert(marks), rows)
+    if given:
+        sent = [
+            {
+                "migration": migration,
+                "key": key,
+                "seq": seq,
+                "stored": native.stored.astype("<f4").tobytes(),
+                "vector": native.vector.astype("<f4").tobytes(),
+            }
+            for key, native in given.items()
+        ]
+        connection.execute(insert(natives), sent)
+    return seq
+
+
+def _close_mark(seq: int, settles: float | None, connection: Connection) -> None:
+    if settles is None:
+        connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
+    else:
+        connection.execute(update(open_writes).where(open_writes.c.seq == seq).values(settles=settles))
+
+
+def _close_writer(writer: str, settles: float, connection: Connection) -> int:
+    mine = and_(open_writes.c.writer == writer, open_writes.c.settles.is_(None))
+    return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
+
+
+def _clear(migration: str, done: Sequence[Dirty], now: float, connection: Connection) -> None:
+    for one in done:
+        key = _ALL if one.point is None else write_key(one.point)
+        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.seqs))
+        connection.execute(delete(marks).where(seen))
+    settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
+    connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
+
+
+def _forget(migration: str, connection: Connection) -> None:
+    for table in (marks, natives, open_writes):
+        connection.execute(delete(table).where(table.c.migration == migration))
