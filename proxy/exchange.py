@@ -119,10 +119,10 @@ def plan_request(message: Message, declared: Declared, snapshot: Snapshot) -> Pl
                 if slot.role is Role.QUERY:
                     plan.models.setdefault((job.space.collection, job.space.field), job.model)
             job.slots.append(slot)
-        elif isinstance(slot, TextSlot):
-            _plan_text(plan, slot, declared, snapshot)
     for slot in message.slots:
-        if isinstance(slot, ScoreSlot):
+        if isinstance(slot, TextSlot):
+            _plan_text(plan, slot, declared, snapshot)
+        elif isinstance(slot, ScoreSlot):
             _plan_score(plan, slot, declared, snapshot)
     if message.wants_vectors and (configured := snapshot.configured(message.collections)):
         check_declared(declared, configured[0], snapshot)
