@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
-from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from crossfade.backends.dialect import Role
 from crossfade.backends.milvus.forms import read_form, write_form
@@ -51,6 +51,7 @@ class Builder:
     rng: random.Random
     database: str = ""
     collection: str = "docs é"
+    dims: tuple[int, ...] = (2, 7, 40, 300)
     places: list[Place] = field(default_factory=list)
     wants_vectors: bool = False
 
@@ -158,7 +159,7 @@ class Builder:
 
     def _dense(self, column: Any, form: str, role: Role) -> None:
         """A dense column of n rows; `form` "" where no row has a vector, which then only has its length."""
-        n, dim = self.rng.randint(1, 4), self.rng.choice((2, 7, 40, 300))
+        n, dim = self.rng.randint(1, 4), self.rng.choice(self.dims)
         vectors = column.vectors
         if self.rng.random() < 0.3:  # nullable: as many rows as are valid
             column.valid_data.extend([True, False] * n if form else [False] * n)
@@ -181,8 +182,8 @@ class Builder:
         message.search_params.add(key="topk", value="10")
         if asked:
             message.search_params.add(key="anns_field", value=asked)
-        model = self._params(message)
         kind = self.rng.choice((*FORMS, *FORMS, "sparse", "binary", "ids", "text"))
+        model = self._params(message, bounds=kind != "text")  # whose scores a text's are is another test's
         if kind == "ids" and hasattr(message, "ids"):
             message.ids.int_id.data.append(3)
         elif kind in FORMS:
@@ -194,16 +195,16 @@ class Builder:
             group.placeholders.add(tag="$0", type=numbers[kind], values=[b"abcd", b"efgh"])
             message.placeholder_group = group.SerializeToString()
 
-    def _params(self, message: Any) -> str | None:
+    def _params(self, message: Any, *, bounds: bool) -> str | None:
         """The JSON of `params`, perhaps with bounds and a model."""
         params: dict[str, Any] = {"nprobe": 8, "été": [1, {"radius": 3}]}
-        if self.rng.random() < 0.5:
+        if bounds and self.rng.random() < 0.5:
             params["radius"], params["range_filter"] = 0.25, 1
         model = self.rng.choice((None, "e5-small"))
         if model:
             params["embedding_model"] = model
         message.search_params.add(key="params", value=json.dumps(params))
-        if self.rng.random() < 0.3:
+        if bounds and self.rng.random() < 0.3:
             message.search_params.add(key="radius", value="0.125")
         if self.rng.random() < 0.2:
             message.search_params.add(key="iterator", value="True")
@@ -229,7 +230,7 @@ class Builder:
                 self.places.append(Place((self.name, asked, "score", float(params[key])), None, replace))
 
     def _queries(self, message: Any, form: str, asked: str | None, model: str | None) -> None:
-        n, dim = self.rng.randint(1, 3), self.rng.choice((2, 7, 40, 300))
+        n, dim = self.rng.randint(1, 3), self.rng.choice(self.dims)
         rows = self._numbers(form, n, dim)
 
         def replace(new: Any) -> None:
@@ -261,4 +262,4 @@ def same_params(message: Any) -> None:
                 pair.value = repr(float(pair.value))
 
 
-__all__ = ["ANSWERS", "REQUESTS", "WRITES", "Builder", "Place", "same_params", "schema_pb2"]
+__all__ = ["ANSWERS", "REQUESTS", "WRITES", "Builder", "Place", "same_params"]

@@ -1,0 +1,52 @@
+"""`crossfade serve` with Milvus's listener: on a recording upstream, or on an embedded one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from tests.proxy.serving import OPTIONS, Serving, free_ports, is_ready, spawn_serve, wait_until
+
+SERVICE = "/milvus.proto.milvus.MilvusService"
+
+
+@dataclass
+class MilvusServing(Serving):
+    """A running Crossfade in front of Milvus; gRPC and REST are on one port."""
+
+    model_port: int  # what comes in here is of the model `new`
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.grpc_port}"
+
+    @property
+    def model_uri(self) -> str:
+        return f"http://127.0.0.1:{self.model_port}"
+
+    def open_channel(self, port: int | None = None) -> grpc.Channel:
+        """A gRPC channel of its own."""
+        return grpc.insecure_channel(f"127.0.0.1:{port or self.grpc_port}", options=OPTIONS)
+
+
+@contextmanager
+def start_milvus_serving(directory: Path, upstream: str, rest: str, workers: int = 1) -> Iterator[MilvusServing]:
+    """Run `crossfade serve` in front of one upstream of kind milvus."""
+    port, model_port, admin = free_ports(3)
+    config, log = directory / "crossfade.yaml", directory / "serve.log"
+    config.write_text(
+        f'listen: {{milvus: {{address: "127.0.0.1:{port}", by_model: {{new: "127.0.0.1:{model_port}"}}}}, '
+        f'admin: "127.0.0.1:{admin}"}}\n'
+        f"upstreams: {{main: {{kind: milvus, {upstream}}}}}\n{rest}\n"
+    )
+    process = spawn_serve(config, log, workers)
+    serving = MilvusServing(process, config, log, port, port, admin, model_port)
+    try:
+        wait_until(lambda: is_ready(serving), 60, f"crossfade serves; its log:\n{log.read_text(errors='replace')}")
+        yield serving
+    finally:
+        serving.end()
