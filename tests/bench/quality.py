@@ -28,13 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.adapters.base import Float32, Map
+from crossfade.adapters.candidates import METHODS, select_recipe
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
 from crossfade.adapters.merge import fit_matcher
 from crossfade.adapters.pairs import Pairs, make_pairs
 from crossfade.adapters.recipe import Workshop
 from crossfade.adapters.search import best, search_exact
-from crossfade.adapters.select import METHODS, select_recipe
 from crossfade.adapters.trial import make_trials
 from crossfade.adapters.vectors import unit_rows
 from tests.bench.quality_report import write_report
