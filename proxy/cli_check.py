@@ -167,9 +167,7 @@ def _plan(config: Config, adapters: dict[AdapterKey, Adapter]) -> list[FieldPlan
                 and field.adapters.get(key.model) == key.path
             }
             action = "pass" if asked == field.index_model else "map"
-            plans.append(
-                FieldPlan(name, collection.upstream or "", using, field.index_model, asked, action, used)
-            )
+            plans.append(FieldPlan(name, collection.upstream or "", using, field.index_model, asked, action, used))
     return plans
 
 

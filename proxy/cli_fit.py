@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from crossfade.adapters.base import Adapter, Float32
+    from crossfade.adapters.base import Adapter
     from crossfade.adapters.pairs import Pairs
 
-    from .config import Config
-    from .config_fields import VectorField
+    from .cli_sample import Material
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """What an adapter is fitted on: pairs, observed queries of the new model, both names, the index's size, a place."""
+class Distance(enum.StrEnum):
+    """What an index scores by."""
 
-    pairs: Pairs
-    queries: Float32 | None
-    model: str
-    index_model: str
-    corpus_size: int | None
-    out: Path
+    COSINE = "cosine"
+    DOT = "dot"
+    EUCLID = "euclid"
+    MANHATTAN = "manhattan"
 
 
 def fit(
@@ -70,6 +66,9 @@ def fit(
     corpus_size: Annotated[
         int | None, typer.Option(min=1, help="Documents in the index, for files.", show_default=False)
     ] = None,
+    metric: Annotated[
+        Distance, typer.Option(help="What the index scores by, for files; a live collection knows it.")
+    ] = Distance.COSINE,
     field: Annotated[str, typer.Option(help="Named vector of the collection; default: the unnamed one.")] = "",
     work: Annotated[
         Path | None,
@@ -82,6 +81,8 @@ def fit(
     From pairs of vectors in files, or from a live collection. A collection that was interrupted goes on where it was
     when the same command is given again.
     """
+    from .cli_sample import Collecting, Material, read_queries
+
     seconds = _seconds(budget)
     if from_collection is not None:
         _refuse_together("--from-collection", source=source, target=target, pairs=pairs)
@@ -89,7 +90,7 @@ def fit(
         material = asyncio.run(asked.run())
     else:
         read = _read_pairs(source, target, pairs)
-        material = Material(read, _read_queries(queries), model, index_model, corpus_size, _need_out(out))
+        material = Material(read, read_queries(queries), model, index_model, corpus_size, metric.value, _need_out(out))
     adapter = _fit(material, method=method, seed=seed, seconds=seconds)
     _tell(adapter, material, as_json)
 
@@ -127,115 +128,6 @@ def _need_out(out: Path | None) -> Path:
     return out
 
 
-def _read_queries(path: Path | None) -> Float32 | None:
-    from crossfade.adapters.pairs import load_vectors
-    from crossfade.adapters.vectors import as_rows
-
-    return as_rows(load_vectors(path)) if path is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Collecting:
-    """What `--from-collection` was asked for."""
-
-    config_path: Path
-    collection: str
-    model: str
-    field: str
-    sample: int
-    seed: int
-    queries: Path | None
-    out: Path | None
-    work: Path | None
-
-    async def run(self) -> Material:
-        """Collect the pairs, showing a progress bar; what is done stays done when this is stopped."""
-        from crossfade.adapters.pairs import make_pairs
-
-        from .cli_collect import Plan, collect_pairs
-        from .cli_index import StoredDocuments, check_field, open_index
-        from .cli_output import progress_bar
-        from .encoders import build_encoder
-        from .loading import load_config
-
-        config = load_config(self.config_path)
-        field, text = self._find(config)
-        out = self._out(field)
-        upstream = config.collections[self.collection].upstream or ""
-        encoder = build_encoder(self.model, config.models[self.model])
-        plan = Plan(
-            upstream, self.collection, field.name, field.index_model, self.model, encoder.endpoint, text,
-            self.sample, self.seed,
-        )  # fmt: skip
-        work = self.work or out.with_name(f"{out.name}.pairs")
-        parallel = config.models[self.model].encoder.chosen.concurrency  # type: ignore[union-attr]  # it was built
-        try:
-            async with open_index(config, upstream) as index:
-                dim = config.models[field.index_model].dim
-                await check_field(index, self.collection, field.name, dim, field.index_model)
-                count = await index.count(self.collection)
-                documents = StoredDocuments(index, self.collection, field.name, text)
-                _say_kept(work)
-                with progress_bar("documents") as step:
-                    found = await collect_pairs(documents, encoder, plan, work, parallel=parallel, progress=step)
-            queries = await self._queries(encoder)
-        finally:
-            await encoder.close()
-        _say_left_out(found.without_text, found.without_vector)
-        pairs = make_pairs(found.source, found.target, source_name=f"{self.collection} on {upstream}")
-        return Material(pairs, queries, self.model, field.index_model, count, out)
-
-    def _find(self, config: Config) -> tuple[VectorField, str]:
-        from .cli_output import UsageProblem
-        from .config_fields import resolve_field
-
-        if self.collection not in config.collections:
-            known = ", ".join(config.collections) or "none"
-            raise UsageProblem(f"{self.config_path} has no collection {self.collection!r}; it has {known}")
-        if self.model not in config.models:
-            raise UsageProblem(f"{self.config_path} has no model {self.model!r}; it has {', '.join(config.models)}")
-        collection = config.collections[self.collection]
-        field = resolve_field(collection, self.field)
-        if field.index_model == self.model:
-            raise UsageProblem(f"collection {self.collection!r} was made with {self.model!r} already: nothing to map")
-        if collection.text is None:
-            raise UsageProblem(
-                f"collections.{self.collection}.text is missing; say where a document's text is (payload.text)"
-            )
-        return field, collection.text
-
-    def _out(self, field: VectorField) -> Path:
-        from .cli_output import UsageProblem
-
-        if self.out is None and self.model not in field.adapters:
-            raise UsageProblem(
-                f"{self.config_path} does not say where the adapter from {self.model!r} belongs; give --out, or add "
-                f"collections.{self.collection}.adapters.{self.model}"
-            )
-        return self.out or field.adapters[self.model]
-
-    async def _queries(self, encoder: Any) -> Float32 | None:
-        if self.queries is None or self.queries.suffix != ".txt":
-            return _read_queries(self.queries)
-        texts = [line.strip() for line in self.queries.read_text(encoding="utf-8").splitlines() if line.strip()]
-        encoded: Float32 = await encoder.encode(texts, "query")
-        return encoded
-
-
-def _say_kept(work: Path) -> None:
-    kept = len(list(work.glob("batch-*.npz")))
-    if kept:
-        typer.echo(f"going on with {kept} batches of pairs in {work}; remove it to collect afresh", err=True)
-    else:
-        typer.echo(f"pairs are kept in {work} as they are collected", err=True)
-
-
-def _say_left_out(without_text: int, without_vector: int) -> None:
-    if without_text or without_vector:
-        told = f"{without_text:,} without text, {without_vector:,} without a vector"
-        typer.echo(f"left out of the sample: {told}", err=True)
-
-
 def _fit(material: Material, *, method: str, seed: int, seconds: float | None) -> Adapter:
     from crossfade.adapters.select import fit_adapter
     from crossfade.adapters.store import save_adapter
@@ -250,6 +142,7 @@ def _fit(material: Material, *, method: str, seed: int, seconds: float | None) -
             method=method,
             queries=material.queries,
             corpus_size=material.corpus_size,
+            metric=material.metric,
             seed=seed,
             budget_seconds=seconds,
             progress=lambda done, total, name: step(done, total),

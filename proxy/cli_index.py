@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crossfade.backends.index import Index, PointId
+from crossfade.backends.index import FieldInfo, Index, PointId
 
 from .cli_collect import Document
 from .cli_output import UsageProblem, need_extra
@@ -110,8 +110,8 @@ class StoredDocuments:
         return [Document(point.id, point.vectors.get(self.field), said.get(point.id)) for point in points]
 
 
-async def check_field(index: Index, collection: str, field: str, dim: int, index_model: str) -> None:
-    """Compare a collection's vector field with the configuration; raises UsageProblem when they do not agree."""
+async def check_field(index: Index, collection: str, field: str, dim: int, index_model: str) -> FieldInfo:
+    """A collection's vector field, compared with the configuration; raises UsageProblem when they do not agree."""
     info = await index.describe(collection)
     found = next((one for one in info.fields if one.name == field), None)
     if found is None:
@@ -124,3 +124,4 @@ async def check_field(index: Index, collection: str, field: str, dim: int, index
             f"collection {collection!r}, vector {field!r} has {found.dim} dimensions, but models.{index_model}.dim is "
             f"{dim}; its index_model is another one"
         )
+    return found

@@ -22,7 +22,7 @@ from crossfade.backends.embedded import QdrantServer
 
 from .cli_runs import Run, make_run
 
-COUNT, NEW_DIM, OLD_DIM = 400, 12, 8
+COUNT, NEW_DIM, OLD_DIM = 600, 12, 8
 ENCODER = """
     import os, signal
     from pathlib import Path
@@ -111,10 +111,12 @@ def test_fit_makes_an_adapter_from_files(run: Run, folder: Path, form: str) -> N
     words = two if form == "two files" else ("--pairs", folder / "pairs.npz")
     ran = run("fit", *words, "--model", "e5", "--index-model", "minilm", "--method", "linear", "--out", folder / "a")
     assert ran.code == 0
-    assert "linear, e5 (12) -> minilm (8), fitted on 400 pairs" in ran.out
+    assert f"linear, e5 (12) -> minilm (8), fitted on {COUNT} pairs" in ran.out
     adapter = load_adapter(folder / "a", source_model="e5", target_model="minilm")
     new, old = two_views()
     assert np.sum(adapter.document.apply(new) * old, axis=1).mean() > 0.95
+    assert adapter.calibration is not None
+    assert sorted(adapter.fingerprints) == ["e5", "minilm"]
 
 
 def test_fit_as_json_gives_the_card_with_every_candidate(run: Run, folder: Path) -> None:
