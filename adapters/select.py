@@ -20,7 +20,7 @@ from .candidates import Progress, Selection, select_recipe
 from .fingerprint import Fingerprint, fit_fingerprint
 from .metrics import Judgements
 from .pairs import Pairs, check_finite
-from .recipe import Recipe, Workshop
+from .recipe import Memory, Recipe, Workshop
 from .trial import AnyTrial, JudgedTrial, Trial, make_trials
 from .vectors import as_rows
 
@@ -107,14 +107,21 @@ def _judged_trial(
     return JudgedTrial(pairs, asked, searched, judgements, mean)
 
 
-REVERSE = Recipe(ridge=0.1)
+# The reverse map gives clients vectors instead of answering searches: plain ridge comes closest to the true ones.
+REVERSE = Recipe(ridge=0.1, pull=0.0)
+DOCUMENT_MEMORY = Memory(16, 0.05, 0.6)
 
 
 def document_recipe(chosen: Recipe) -> Recipe:
-    """The recipe for documents: what was chosen for queries, centred on documents and moved to their whole mean."""
+    """The recipe for documents that clients write: the family chosen for queries, centred on documents.
+
+    Documents are as the pairs are, so a weak ridge and the whole mean serve them best; a residual needs no experts
+    below it (measured with old-model queries on scifact, cranfield and medquad: .85 to .99 of the status quo).
+    """
     if chosen.centring == "none":
         return chosen
-    return replace(chosen, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
+    settled = replace(chosen, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
+    return settled if chosen.memory is None else replace(settled, experts=None, memory=DOCUMENT_MEMORY)
 
 
 def _observed(
