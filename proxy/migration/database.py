@@ -68,7 +68,8 @@ natives = Table(
 migrations = Table(
     "crossfade_migrations",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
     Column("collection", Text, nullable=False, index=True),
     Column("record", Text, nullable=False),
 )
