@@ -7,10 +7,10 @@ writes new values into those places (`Message.edited`), leaving every other byte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,11 +111,10 @@ class Schema:
         return next(iter(self.vectors)) if len(self.vectors) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """What a codec may need beside a request's body: its headers, the operator's names, and what is known already."""
 
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  # lower-case names
+    headers: Mapping[str, str] = MappingProxyType({})  # lower-case names
     model_param: str = "embedding_model"  # the search parameter that declares a model
     find_schema: Callable[[str], Schema | None] = lambda collection: None
 

@@ -7,16 +7,20 @@ whatever went wrong into a gRPC status or the database's own REST error. Only th
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
+import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from crossfade.backends.dialect import Dialect, Failure, Operation, Transport
 from crossfade.backends.milvus import MilvusDialect
+from crossfade.backends.pieces import LARGE
 from crossfade.backends.qdrant import QdrantDialect
 
 from .config import Log
@@ -41,6 +45,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MARK = b"x-crossfade"
 _GONE_SECONDS = 0.05
+_SWITCH_SECONDS = 0.0005
 
 log = logging.getLogger("crossfade.app")
 
@@ -81,11 +86,19 @@ class App:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         start_logging(worker.live.snapshot.config.log)
+        _favour_latency()
         scope["state"]["worker"] = worker
         await send({"type": "lifespan.startup.complete"})
         await receive()
         worker.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _favour_latency() -> None:
+    """Keep the event loop's waits for the interpreter short, beside threads that read and change large messages."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()  # modules and adapters stay: no collection needs to look at them again
 
 
 _live: Live | None = None
@@ -103,19 +116,19 @@ def _live_snapshot(run_dir: Path) -> Live:
 
 async def _serve(worker: Worker, listening: Transport | None, scope: Scope, receive: Receive, send: Send) -> None:
     headers = read_headers(scope["headers"])
-    transport = listening or _transport_of(headers)
+    named = dict(headers)
+    transport = listening or _transport_of(named)
     path = scope["raw_path"].decode("ascii", "surrogateescape")
     operation = worker.dialect.find_operation(transport, scope["method"], path)
     name = operation.name if operation is not None else "other"
     try:
-        body = await _gather(receive, headers, worker.live.snapshot.config.limits.body)
-        incoming_query = scope["query_string"].decode("ascii", "surrogateescape")
-        authority = _value(headers, "host") or "upstream"
+        body = await _gather(receive, named, worker.live.snapshot.config.limits.body)
+        query = scope["query_string"].decode("ascii", "surrogateescape")
+        authority = named.get("host") or "upstream"
         if operation is None:
-            outgoing = await _pass_on(worker, transport, scope, headers, authority, path, incoming_query, body)
+            outgoing = await _pass_on(worker, transport, scope, headers, authority, path, query, body)
         else:
-            incoming = Incoming(operation, headers, authority, path, incoming_query, body)
-            outgoing = await exchange(worker, incoming)
+            outgoing = await exchange(worker, Incoming(operation, headers, named, authority, path, query, body))
         await _relay(outgoing, transport, send)
         worker.tally.requests[name, transport, outgoing.done] += 1
     except ClientGone:
@@ -137,8 +150,8 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
         )
 
 
-def _transport_of(headers: TextHeaders) -> Transport:
-    return "grpc" if _value(headers, "content-type").startswith("application/grpc") else "rest"
+def _transport_of(headers: Mapping[str, str]) -> Transport:
+    return "grpc" if headers.get("content-type", "").startswith("application/grpc") else "rest"
 
 
 async def _has_gone(receive: Receive) -> bool:
@@ -150,12 +163,13 @@ async def _has_gone(receive: Receive) -> bool:
     return bool(event["type"] == "http.disconnect")
 
 
-async def _gather(receive: Receive, headers: TextHeaders, limit: int) -> bytes:
+async def _gather(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
     """The request's whole body; raises BodyTooLarge, ClientGone."""
-    stated = _value(headers, "content-length")
+    stated = headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limit:
         raise BodyTooLarge(size=int(stated), limit=limit)
     chunks: list[bytes] = []
+    whole = BytesIO()  # of a large body: it grows chunk by chunk, and is never joined in one go
     size = 0
     while True:
         event = await receive()
@@ -166,8 +180,11 @@ async def _gather(receive: Receive, headers: TextHeaders, limit: int) -> bytes:
         if size > limit:
             raise BodyTooLarge(size=None, limit=limit)
         chunks.append(chunk)
+        if size > LARGE:
+            whole.writelines(chunks)
+            chunks.clear()
         if not event.get("more_body"):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return whole.getvalue() if size > LARGE else chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _pass_on(
@@ -194,38 +211,40 @@ async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
     Raises UpstreamDown when it breaks before anything was sent, BrokenAnswer for REST afterwards.
     """
     response = outgoing.response
-    chunks = aiter(response.content)
-    held = outgoing.gathered or await _next_chunk(outgoing, chunks)
-    following = b"" if outgoing.changed else await _next_chunk(outgoing, chunks)
     # An answer of headers only (a gRPC error) has its status there, and must not announce trailers.
     trailers = transport == "grpc" and "grpc-status" not in response.headers
     start = {"type": "http.response.start", "status": response.status, "headers": _headers_of(outgoing, transport)}
-    await send({**start, "trailers": True} if trailers else start)
+    if trailers:
+        start["trailers"] = True
+    held, started = outgoing.gathered, False
     try:
-        while following:
-            await send({"type": "http.response.body", "body": held, "more_body": True})
-            held, following = following, await _next_chunk(outgoing, chunks)
-    except UpstreamDown as error:
-        if not trailers:
-            raise BrokenAnswer(str(error)) from error
-        await send({"type": "http.response.body", "body": held})
-        await send({"type": "http.response.trailers", "headers": _status(error.grpc_code, f"crossfade: {error}")})
+        if not outgoing.changed:
+            async for chunk in response.content:
+                if held and chunk:
+                    if not started:
+                        await send(start)
+                        started = True
+                    await send({"type": "http.response.body", "body": held, "more_body": True})
+                held = bytes(chunk) or held
+    except BREAKS as error:
+        await _break_off(outgoing.target.down(error), held, send, started=started, trailers=trailers)
         return
+    if not started:
+        await send(start)
     await send({"type": "http.response.body", "body": held})
     if trailers:
         ending = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.trailers.items()]
         await send({"type": "http.response.trailers", "headers": ending or _status(*_CUT_SHORT)})
 
 
-async def _next_chunk(outgoing: Outgoing, chunks: AsyncIterator[bytes | memoryview | bytearray]) -> bytes:
-    """The next chunk of an answer, b"" at its end. Raises UpstreamDown when it breaks off."""
-    try:
-        async for chunk in chunks:
-            if chunk:
-                return bytes(chunk)
-    except BREAKS as error:
-        raise outgoing.target.down(error) from error
-    return b""
+async def _break_off(error: UpstreamDown, held: bytes, send: Send, *, started: bool, trailers: bool) -> None:
+    """End an answer that broke: gRPC has a status for it, REST only the connection's end."""
+    if not started:
+        raise error
+    if not trailers:
+        raise BrokenAnswer(str(error)) from error
+    await send({"type": "http.response.body", "body": held})
+    await send({"type": "http.response.trailers", "headers": _status(error.grpc_code, f"crossfade: {error}")})
 
 
 def _headers_of(outgoing: Outgoing, transport: Transport) -> HeaderList:
@@ -266,13 +285,6 @@ def _status(code: int, message: str) -> HeaderList:
     """A gRPC status; its message percent-encoded as grpc-message wants it."""
     encoded = quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
     return [(b"grpc-status", str(code).encode()), (b"grpc-message", encoded)]
-
-
-def _value(headers: TextHeaders, name: str) -> str:
-    for key, value in headers:
-        if key == name:
-            return value
-    return ""
 
 
 qdrant_grpc = App(QdrantDialect(), "grpc")

@@ -12,7 +12,7 @@ gives way when exactly one other model of the field has the vector's length: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from crossfade.backends.dialect import Role
 
@@ -23,8 +23,7 @@ from .routing import Snapshot, Space
 PORT_MODEL = "x-crossfade-port-model"  # set by Envoy on what comes in at a port that stands for a model
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """What a request says about its model as a whole."""
 
     header: str | None = None

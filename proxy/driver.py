@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
 
@@ -27,27 +26,26 @@ from .exchange import (
 from .framing import frame, inflate, unframe
 from .routing import Snapshot
 from .upstream import Target, TextHeaders, call_upstream, forwarded_headers, read_all
-from .worker import Worker
+from .worker import LOOP_BYTES, Worker
 
 _NOTHING: frozenset[str] = frozenset()
 _ENCODING = {"grpc": "grpc-encoding", "rest": "content-encoding"}
 _ACCEPT = {"grpc": "grpc-accept-encoding", "rest": "accept-encoding"}
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request as it arrived, its body gathered."""
+class Incoming(NamedTuple):
+    """A request as it arrived, its body gathered; `named` has the last value of each header."""
 
     operation: Operation
     headers: TextHeaders
+    named: dict[str, str]
     authority: str
     path: str  # raw, without the query string
     query: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """An answer on its way back: what of its content was gathered, whether it was changed, and what to say of it."""
 
     target: Target
@@ -66,8 +64,13 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     started = perf_counter()
     snapshot = worker.live.snapshot
     operation = incoming.operation
-    named = dict(incoming.headers)
-    message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
+    named = incoming.named
+    small = len(incoming.body) <= LOOP_BYTES
+    message = (
+        _read_request(worker, incoming, named, snapshot)
+        if small
+        else await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
+    )
     if message.unsettled and (configured := snapshot.configured(message.collections)):
         target = worker.target(snapshot, "grpc")
         await worker.schemas.learn(configured, target, operation.transport, named, snapshot.config.limits.body)
@@ -80,7 +83,11 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     edits = await _prepare(worker, plan, snapshot)
     body, dropped = incoming.body, _NOTHING
     if edits:
-        body = await worker.off_loop(len(body), _edit, message, edits, operation.transport)
+        body = (
+            _edit(message, edits, operation.transport)
+            if small
+            else await worker.off_loop(len(body), _edit, message, edits, operation.transport)
+        )
         dropped = frozenset({_ENCODING[operation.transport]})
     if plan.reads_answer:
         dropped = dropped | {_ACCEPT[operation.transport]}
@@ -125,7 +132,10 @@ async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]
     """Encode and map everything a request needs."""
     edits: list[Edit] = list(plan.scores)
     for job in plan.jobs:
-        rows = await worker.off_loop(job.size, _check_job, worker, job, snapshot)
+        if job.size <= LOOP_BYTES:
+            rows = _check_job(worker, job, snapshot)
+        else:
+            rows = await worker.off_loop(job.size, _check_job, worker, job, snapshot)
         if job.map is not None:
             edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:

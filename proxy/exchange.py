@@ -7,7 +7,7 @@ need the same map become one Job, so that an upsert of 10,000 points is one prod
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 
 import numpy as np
@@ -23,6 +23,7 @@ from .routing import Snapshot, Space
 
 Float32 = NDArray[np.float32]
 _MOST_DECISIONS = 4096
+_FEW = 64  # slots that are joined in one go
 _SAMPLE = 64  # rows of one job looked at by the fingerprint where it only counts
 
 
@@ -44,7 +45,15 @@ class Job:
         """All rows of the job, (n, dim)."""
         if len(self.slots) == 1:
             return self.slots[0].rows
-        return np.concatenate([slot.rows for slot in self.slots])
+        if len(self.slots) <= _FEW:
+            return np.concatenate([slot.rows for slot in self.slots])
+        gathered = np.empty((sum(len(slot.rows) for slot in self.slots), self.slots[0].rows.shape[1]), np.float32)
+        start = 0
+        for slot in self.slots:  # one by one, so that other threads can run in between
+            end = start + len(slot.rows)
+            gathered[start:end] = slot.rows
+            start = end
+        return gathered
 
     def edits(self, mapped: Float32) -> list[Edit]:
         """Hand the mapped rows (n, target_dim) back to their slots."""
@@ -212,7 +221,7 @@ def _open_declared(slot: VectorSlot, message: Message, declared: Declared, snaps
         spaces = (snapshot.find_space(one.collection, one.field or "") for one in message.slots)
         if not any(space is not None and declared.header in space.dims for space in spaces):
             raise
-    return _open_job(slot, replace(declared, header=None), snapshot)
+    return _open_job(slot, declared._replace(header=None), snapshot)
 
 
 def _open_job(slot: VectorSlot, declared: Declared, snapshot: Snapshot) -> Job | None:

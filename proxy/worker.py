@@ -29,7 +29,7 @@ from .upstream import Target
 _FLUSH_SECONDS = 1.0
 _WARN_SECONDS = 1.0
 # Reading or changing this much takes about as long as a small query takes altogether.
-_LOOP_BYTES = 128 * 1024
+LOOP_BYTES = 128 * 1024
 # pyvoy cuts calls after 60 s unless told; how long a call may take is the client's deadline to say.
 _NO_TIMEOUT = 30 * 86400.0
 
@@ -102,7 +102,7 @@ class Worker:
 
     async def off_loop(self, size: int, work: Callable[..., Result], *given: Any) -> Result:
         """Do work on a message of `size` bytes: at once, or in a thread when it would keep the other requests."""
-        if size <= _LOOP_BYTES:
+        if size <= LOOP_BYTES:
             return work(*given)
         return await self.batcher.off_loop(work, *given)
 
