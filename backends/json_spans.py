@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from .dialect import Float32, MalformedError
+from .pieces import join_pieces
 
 MAX_DEPTH: Final = 200  # of wanted values in each other; both databases' own readers stop at 128
 
@@ -245,11 +246,12 @@ def write_floats(row: Float32) -> bytes:
 
 def replace_spans(body: bytes, replacements: Iterable[tuple[int, int, bytes]]) -> bytes:
     """The text with the bytes start:end replaced, for any number of (start, end, new) that do not overlap."""
-    pieces = []
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
     at = 0
     for start, end, new in sorted(replacements):
-        pieces.append(body[at:start])
+        pieces.append(view[at:start])
         pieces.append(new)
         at = end
-    pieces.append(body[at:])
-    return b"".join(pieces)
+    pieces.append(view[at:])
+    return join_pieces(pieces)

@@ -17,6 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from .dialect import Float32, MalformedError
+from .pieces import join_pieces
 
 Span = tuple[int, int, int, int, "Span | None", str]
 """One occurrence of a field: where its tag, its length prefix and its value start, where it ends, the message that
@@ -275,14 +276,15 @@ def rewrite(body: bytes, patches: Sequence[Patch]) -> bytes:
     stretches = [(start, end, new) for start, end, new, _ in patches]
     stretches += _correct_prefixes(patches)
     stretches.sort(key=_start_of)
-    pieces = []
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
     at = 0
     for start, end, new in stretches:
-        pieces.append(body[at:start])
+        pieces.append(view[at:start])
         pieces.append(new)
         at = end
-    pieces.append(body[at:])
-    return b"".join(pieces)
+    pieces.append(view[at:])
+    return join_pieces(pieces)
 
 
 def _start_of(stretch: tuple[int, int, bytes]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
+from crossfade.backends.pieces import join_pieces
+
 from .errors import BodyTooLarge, MalformedRequest
 
 _PREFIX = struct.Struct(">BI")
@@ -26,13 +28,13 @@ def unframe(body: bytes, encoding: str | None, operation: str, limit: int) -> by
             operation,
             f"the gRPC frame says {length:,} bytes, the body has {len(body) - PREFIX_SIZE:,} after its prefix",
         )
-    message = body[PREFIX_SIZE:]
+    message = join_pieces((memoryview(body)[PREFIX_SIZE:],))
     return inflate(message, encoding, operation, limit) if flag else message
 
 
 def frame(message: bytes) -> bytes:
     """A gRPC body with one uncompressed message."""
-    return _PREFIX.pack(0, len(message)) + message
+    return join_pieces((_PREFIX.pack(0, len(message)), message))
 
 
 def inflate(data: bytes, encoding: str | None, operation: str, limit: int) -> bytes:
