@@ -87,25 +87,17 @@ def schema(
 def _load_adapters(config: Config) -> tuple[dict[AdapterKey, Adapter], list[Problem]]:
     from .errors import AdapterUnavailable, Problem
     from .live import AdapterShelf
-    from .routing import adapter_keys
+    from .routing import adapter_keys, wrong_dims
 
     shelf, loaded, problems = AdapterShelf(), {}, []
+    dims = {name: model.dim for name, model in config.models.items()}
     for key in adapter_keys(config):
         try:
             loaded[key] = shelf.load(key)
-            problems += [Problem(_key_path(config, key), None, text) for text in _wrong_dims(config, key, loaded[key])]
+            problems += [Problem(_key_path(config, key), None, text) for text in wrong_dims(loaded[key], key, dims)]
         except AdapterUnavailable as error:
             problems.append(Problem(_key_path(config, key), None, _spell_cause(key, error)))
     return loaded, list(dict.fromkeys(problems))  # one adapter may serve several fields
-
-
-def _wrong_dims(config: Config, key: AdapterKey, adapter: Adapter) -> list[str]:
-    pairs = ((key.model, adapter.card.source_dim), (key.index_model, adapter.card.target_dim))
-    return [
-        f"{key.path} was fitted for {dim} dimensions of {model!r}, but models.{model}.dim is {config.models[model].dim}"
-        for model, dim in pairs
-        if dim != config.models[model].dim
-    ]
 
 
 def _spell_cause(key: AdapterKey, error: Exception) -> str:

@@ -39,8 +39,7 @@ class AdapterShelf:
     def load(self, key: AdapterKey) -> Adapter:
         """Load one adapter; raises AdapterUnavailable."""
         try:
-            stat = (key.path / CARD).stat()
-            identity = (key.path, key.model, key.index_model, stat.st_mtime_ns, stat.st_ino)
+            identity = (key.path, key.model, key.index_model, *_version(key.path))
             if identity not in self._kept:
                 self._kept[identity] = load_adapter(key.path, source_model=key.model, target_model=key.index_model)
             return self._kept[identity]
@@ -53,6 +52,15 @@ class AdapterShelf:
         """Let go of what a snapshot does not use."""
         used = {id(adapter) for adapter in snapshot.adapters.values()}
         self._kept = {identity: adapter for identity, adapter in self._kept.items() if id(adapter) in used}
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """What changes when an adapter is replaced; nothing where there is none, which loading explains better."""
+    try:
+        stat = (path / CARD).stat()
+    except FileNotFoundError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_ino
 
 
 class Live:

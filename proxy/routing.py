@@ -14,6 +14,7 @@ from crossfade.adapters.fingerprint import Fingerprint
 
 from .config import Collection, Config
 from .config_fields import resolve_field
+from .errors import AdapterUnavailable
 
 LoadAdapter = Callable[["AdapterKey"], Adapter]
 
@@ -80,14 +81,36 @@ class Snapshot:
 
 
 def build_snapshot(config: Config, generation: int, load: LoadAdapter) -> Snapshot:
-    """Build the snapshot of a configuration, loading every adapter it names; raises what `load` raises."""
+    """Build the snapshot of a configuration, loading every adapter it names.
+
+    Raises what `load` raises, and AdapterUnavailable for an adapter of other dimensions than its models'.
+    """
     models = {name: model.dim for name, model in config.models.items()}
-    adapters = {key: load(key) for key in adapter_keys(config)}
+    adapters = {key: _checked(load(key), key, models) for key in adapter_keys(config)}
     snapshot = Snapshot(generation, config, models, adapters)
     for collection, settings in config.collections.items():
         for using in ("", *settings.fields):
             snapshot.find_space(collection, using)
     return snapshot
+
+
+def _checked(adapter: Adapter, key: AdapterKey, models: Mapping[str, int]) -> Adapter:
+    """The adapter, if it is for vectors as long as its models'; raises AdapterUnavailable."""
+    for reason in wrong_dims(adapter, key, models):
+        raise AdapterUnavailable(
+            collection=key.collection, field=key.field, model=key.model, path=key.path, reason=reason
+        )
+    return adapter
+
+
+def wrong_dims(adapter: Adapter, key: AdapterKey, models: Mapping[str, int]) -> list[str]:
+    """What an adapter's dimensions and its models' have against each other."""
+    pairs = ((key.model, adapter.card.source_dim), (key.index_model, adapter.card.target_dim))
+    return [
+        f"{key.path} was fitted for {dim} dimensions of {model!r}, but models.{model}.dim is {models[model]}"
+        for model, dim in pairs
+        if dim != models[model]
+    ]
 
 
 def adapter_keys(config: Config) -> list[AdapterKey]:

@@ -88,7 +88,7 @@ class Supervisor:
         except OSError as error:
             raise ConfigError([Problem("", None, f"cannot be read: {error.strerror}")], str(self.path)) from error
         self.seen = text
-        return text, read_config(text, self.path.resolve().parent)
+        return text, read_config(text, self.path.resolve().parent, source=str(self.path))
 
     async def reload(self) -> str | None:
         """Read the configuration again and switch every worker to it; an unusable one changes nothing.
