@@ -58,7 +58,7 @@ def _root(
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     try:
-        app()
+        app(prog_name="crossfade")  # also when it was started as a module
     except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
