@@ -180,7 +180,7 @@ def running_upstream(folder: Path, port: int) -> Iterator[None]:
     hits = [qdrant.ScoredPoint(id=qdrant.PointId(num=i), score=0.5) for i in range(10)]
     message = qdrant.SearchResponse(result=hits, time=0.001).SerializeToString()
     answer = folder / "root" / SEARCH.strip("/")
-    answer.parent.mkdir(parents=True)
+    answer.parent.mkdir(parents=True, exist_ok=True)
     answer.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
     command = ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(folder / "root"), "--trailer", "grpc-status: 0"]
     with child([*command, str(port)]):
