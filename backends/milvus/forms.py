@@ -40,7 +40,7 @@ def write_form(form: str, rows: Float32) -> bytes:
     if form == "bfloat16":
         return _round_bfloat16(numbers).tobytes()
     if form == "int8":
-        return np.clip(np.rint(numbers), -128, 127).astype(np.int8).tobytes()
+        numbers = np.clip(np.rint(numbers), -128, 127).astype(np.int8)
     data: bytes = numbers.tobytes()
     return data
 
