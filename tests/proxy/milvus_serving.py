@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from tests.proxy.serving import OPTIONS, Serving, free_ports, is_ready, spawn_serve, wait_until
+from tests.proxy.serving import OPTIONS, ROOT, Serving, free_ports, is_ready, spawn_serve, wait_until
 
 SERVICE = "/milvus.proto.milvus.MilvusService"
 
@@ -50,3 +52,25 @@ def start_milvus_serving(directory: Path, upstream: str, rest: str, workers: int
         yield serving
     finally:
         serving.end()
+
+
+@contextmanager
+def start_embedded(data: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Run an embedded Milvus as a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "crossfade.backends.embedded.milvus",
+        "--data",
+        str(data),
+        "--grpc-port",
+        str(port),
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "serves" in process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.terminate()
+            wait_until(lambda: process.poll() is not None, 20, "the embedded Milvus ends")
