@@ -52,6 +52,8 @@ def inflate(data: bytes, encoding: str | None, operation: str, limit: int) -> by
         raise MalformedRequest(operation, f"its {encoding} compression is broken: {error}") from None
     if len(message) > limit:
         raise BodyTooLarge(size=None, limit=limit)
+    if inflater.unused_data:
+        raise MalformedRequest(operation, f"{len(inflater.unused_data):,} bytes stand behind the end of its {encoding}")
     if not inflater.eof:
         raise MalformedRequest(operation, f"its {encoding} compression ends early, after {len(data):,} bytes")
     return message
