@@ -1,8 +1,8 @@
 """What a 10,000 x 1536 upsert in flight does to everybody else's queries; run by hand.
 
-`PYTHONPATH=. python tests/bench/large_upsert.py`: one worker, one client asking mapped 384-dimensional searches one after the other,
-first alone, then while another process sends the upsert again and again: to the database itself, which shows what the
-machine's cores alone cost, and through Crossfade. The target is a p99 within 2x.
+`PYTHONPATH=. python tests/bench/large_upsert.py`: one worker, one client asking mapped 384-dimensional searches one
+after the other: alone, then while another process sends the upsert again and again, first to the database itself (what
+sharing the machine and the database costs), then through Crossfade. The target is a p99 within 2x.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import grpc
 import numpy as np
 from qdrant_client import grpc as qdrant
 
-from crossfade.adapters.base import Adapter, Card, PairsCard
+from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
 from crossfade.adapters.linear import LinearMap
 from crossfade.adapters.store import save_adapter
 from tests.bench.bench_proxy import running_upstream
-from tests.proxy.serving import OPTIONS, free_ports, start_serving
+from tests.proxy.serving import OPTIONS, Channel, free_ports, start_serving
 
 SETTINGS = """
 models: {old: {dim: 1536}, new: {dim: 1536}, small: {dim: 384}, smaller: {dim: 384}}
@@ -73,7 +73,8 @@ def save_random(path: Path, source: str, target: str, dim: int) -> None:
     numbers = np.random.default_rng(0)
 
     def random_map() -> LinearMap:
-        return LinearMap(numbers.normal(size=(dim, dim)).astype(np.float32) / 40, np.zeros(dim, np.float32))
+        weight: Float32 = numbers.normal(scale=1 / 40, size=(dim, dim)).astype(np.float32)
+        return LinearMap(weight, np.zeros(dim, np.float32))
 
     card = Card(source, target, dim, dim, "random", PairsCard(0))
     save_adapter(Adapter(card, random_map(), random_map(), random_map()), path)
@@ -87,6 +88,7 @@ def send(address: str, points: int, pause: float, sent: multiprocessing.sharedct
         vector = qdrant.Vector(dense=qdrant.DenseVector(data=row))
         message.points.add(id=qdrant.PointId(num=at), vectors=qdrant.Vectors(vector=vector))
     body = message.SerializeToString()
+    channel: Channel
     with grpc.insecure_channel(address, options=OPTIONS) as channel:
         upsert = channel.unary_unary("/qdrant.Points/Upsert")
         while True:
@@ -99,6 +101,7 @@ def measure(address: str, seconds: float) -> list[float]:
     """Round trips of searches, in milliseconds, about 200 a second."""
     body = qdrant.SearchPoints(collection_name="docs", vector=np.full(384, 0.05), limit=3).SerializeToString()
     taken = []
+    channel: Channel
     with grpc.insecure_channel(address, options=OPTIONS) as channel:
         search = channel.unary_unary("/qdrant.Points/Search")
         search(body, timeout=60)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import httpx
 from qdrant_client import QdrantClient
 
+Channel: TypeAlias = Any  # grpc's stubs want serializers, which grpc itself does not
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -65,8 +66,8 @@ class Serving:
     def admin(self) -> str:
         return f"http://127.0.0.1:{self.admin_port}"
 
-    def channel(self, *options: tuple[str, Any]) -> grpc.Channel:
-        """A gRPC channel of its own."""
+    def channel(self, *options: tuple[str, Any]) -> Channel:
+        """A gRPC channel of its own, for bytes in and bytes out."""
         return grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options=[*OPTIONS, *options])
 
     def client(self, *, grpc: bool, headers: dict[str, str] | None = None) -> QdrantClient:

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import Message
@@ -17,7 +16,7 @@ from tests.backends.qdrant_messages import Builder, Built, Place
 from tests.backends.qdrant_tables import ANSWERS, REQUESTS
 from tests.proxy.encoding_function import encode
 from tests.proxy.recording import Recorders
-from tests.proxy.serving import Serving
+from tests.proxy.serving import Channel, Serving
 from tests.proxy.toy_adapters import NEW, OLD
 
 ROUNDS = 12
@@ -43,12 +42,12 @@ class OldSize(OneSize):
 
 
 @pytest.fixture(scope="module")
-def channel(proxy: Serving) -> Iterator[grpc.Channel]:
+def channel(proxy: Serving) -> Iterator[Channel]:
     with proxy.channel() as channel:
         yield channel
 
 
-def call(channel: grpc.Channel, name: str, body: bytes) -> tuple[bytes, dict[str, Any]]:
+def call(channel: Channel, name: str, body: bytes) -> tuple[bytes, dict[str, Any]]:
     answer, call = channel.unary_unary(f"/qdrant.Points/{name}").with_call(body, metadata=DECLARED, timeout=10)
     return answer, dict(call.initial_metadata())
 
@@ -95,7 +94,7 @@ def assert_adapted(found: bytes, expected: Any) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vectors_of_a_request_reach_the_upstream_mapped_and_all_else_as_it_was(
-    name: str, proxy: Serving, channel: grpc.Channel, recorded: Recorders, adapter: Adapter
+    name: str, proxy: Serving, channel: Channel, recorded: Recorders, adapter: Adapter
 ) -> None:
     through, role = (adapter.document, "passage") if name in WRITES else (adapter.query, "query")
     places = 0
@@ -121,7 +120,7 @@ def test_vectors_of_a_request_reach_the_upstream_mapped_and_all_else_as_it_was(
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_vectors_of_an_answer_come_back_in_the_clients_space_and_all_else_as_it_was(
-    name: str, proxy: Serving, channel: grpc.Channel, recorded: Recorders, adapter: Adapter
+    name: str, proxy: Serving, channel: Channel, recorded: Recorders, adapter: Adapter
 ) -> None:
     compared = 0
     for seed in range(ROUNDS):
@@ -146,7 +145,7 @@ def test_vectors_of_an_answer_come_back_in_the_clients_space_and_all_else_as_it_
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_the_declaration_the_same_requests_pass_byte_for_byte(
-    name: str, channel: grpc.Channel, recorded: Recorders
+    name: str, channel: Channel, recorded: Recorders
 ) -> None:
     for seed in range(ROUNDS):
         built: Built = OldSize(random.Random(seed)).request(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -34,7 +34,7 @@ class OneSize(random.Random):
 
     dim = NEW
 
-    def choice(self, options: Sequence[Any]) -> Any:
+    def choice(self, options: Any) -> Any:
         return self.dim if options == (1, 3, 40) else super().choice(options)
 
 

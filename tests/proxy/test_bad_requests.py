@@ -1,4 +1,4 @@
-"""What clients can send wrongly, and the message each of them gets, on both transports; nothing reaches the upstream."""
+"""What clients can send wrongly, and the message they get, on both transports; nothing reaches the upstream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import grpc as qdrant
 
 from tests.proxy.recording import Recorders
-from tests.proxy.serving import Serving, wait_until
+from tests.proxy.serving import Channel, Serving, wait_until
 from tests.proxy.toy_adapters import NEW, toy_vectors
 
 GOOD = toy_vectors(1, 1, NEW)[0].tolist()
@@ -60,15 +60,15 @@ REFUSALS: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def channel(proxy: Serving) -> Iterator[grpc.Channel]:
+def channel(proxy: Serving) -> Iterator[Channel]:
     with proxy.channel() as channel:
         yield channel
 
 
-def refused_grpc(channel: grpc.Channel, name: str, body: bytes, headers: dict[str, str]) -> tuple[str, str]:
+def refused_grpc(channel: Channel, name: str, body: bytes, headers: dict[str, str]) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"/qdrant.Points/{name}")(body, metadata=tuple(headers.items()), timeout=10)
-    return caught.value.code().name, caught.value.details()
+    return caught.value.code().name, caught.value.details() or ""
 
 
 def refused_rest(proxy: Serving, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str]:
@@ -88,7 +88,7 @@ def test_a_query_that_cannot_be_served_is_refused_with_what_to_do(
     code: str,
     message: str,
     proxy: Serving,
-    channel: grpc.Channel,
+    channel: Channel,
     recorded: Recorders,
 ) -> None:
     body = qdrant.SearchPoints(collection_name=collection, vector=vector).SerializeToString()
@@ -100,7 +100,7 @@ def test_a_query_that_cannot_be_served_is_refused_with_what_to_do(
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_are_refused_with_the_row(bad: float, channel: grpc.Channel, recorded: Recorders) -> None:
+def test_nan_and_infinity_are_refused_with_the_row(bad: float, channel: Channel, recorded: Recorders) -> None:
     points = qdrant.UpsertPoints(collection_name="docs")
     for at in range(3):
         vector = [bad if at == 2 else 0.5, *GOOD[1:]]
@@ -120,7 +120,7 @@ def test_a_number_beyond_a_float_is_refused_on_rest(proxy: Serving, recorded: Re
     assert not recorded.rest.calls
 
 
-def test_truncated_protobuf_is_refused_with_the_byte(channel: grpc.Channel, recorded: Recorders) -> None:
+def test_truncated_protobuf_is_refused_with_the_byte(channel: Channel, recorded: Recorders) -> None:
     body = qdrant.SearchPoints(collection_name="docs", vector=GOOD).SerializeToString()
     code, message = refused_grpc(channel, "Search", body[:-3], {})
     assert code == "INVALID_ARGUMENT"
@@ -143,7 +143,11 @@ def test_a_body_that_is_not_json_is_refused_with_the_byte(body: bytes, proxy: Se
     [
         ("br", b"{}", "compressed with 'br'; Crossfade reads gzip, deflate and identity"),
         ("gzip", b"{}", "its gzip compression is broken: "),
-        ("gzip", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae", "its gzip compression ends early, after 12 bytes"),
+        (
+            "gzip",
+            b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae",
+            "its gzip compression ends early, after 12 bytes",
+        ),
     ],
 )
 def test_compression_that_cannot_be_read_is_refused(
@@ -155,15 +159,13 @@ def test_compression_that_cannot_be_read_is_refused(
     assert not recorded.rest.calls
 
 
-def test_non_ascii_in_a_message_arrives_on_grpc(channel: grpc.Channel) -> None:
+def test_non_ascii_in_a_message_arrives_on_grpc(channel: Channel) -> None:
     body = qdrant.SearchPoints(collection_name="docs é", vector=[0.5] * 7).SerializeToString()
     _, message = refused_grpc(channel, "Search", body, {})
     assert message.startswith("crossfade: collection 'docs é': a vector has 7 dimensions")
 
 
-def test_an_encoder_that_fails_is_told_as_unavailable(
-    proxy: Serving, channel: grpc.Channel, recorded: Recorders
-) -> None:
+def test_an_encoder_that_fails_is_told_as_unavailable(proxy: Serving, channel: Channel, recorded: Recorders) -> None:
     query = qdrant.QueryPoints(collection_name="docs é")
     query.query.nearest.document.text, query.query.nearest.document.model = "fail", "model-a"
     code, message = refused_grpc(channel, "Query", query.SerializeToString(), {})
@@ -176,7 +178,7 @@ def test_an_encoder_that_fails_is_told_as_unavailable(
     assert not recorded.rest.calls
 
 
-def test_refusals_are_counted_by_kind(proxy: Serving, channel: grpc.Channel) -> None:
+def test_refusals_are_counted_by_kind(proxy: Serving, channel: Channel) -> None:
     body = qdrant.SearchPoints(collection_name="docs", vector=[0.5]).SerializeToString()
     refused_grpc(channel, "Search", body, {})
     wait_until(lambda: 'kind="wrong_dimension",operation="Search"' in proxy.metrics(), 5, "the count")

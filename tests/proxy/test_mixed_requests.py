@@ -31,6 +31,10 @@ SETTINGS = "models: {{{models}}}\ncollections: {{c: {{index_model: m8, fields: {
     models=", ".join(f"m{dim}: {{dim: {dim}}}" for dim in sorted(set(FIELDS.values()))),
     fields=", ".join(f"{name}: {{index_model: m{dim}}}" for name, dim in FIELDS.items()),
 )
+KINDS = (
+    *("query", "query", "query", "batch", "groups", "scroll", "retrieve", "upsert", "update_vectors"),
+    *("delete", "count", "payload", "facet", "update_batch", "wrong"),
+)
 WRITES = {"upsert", "update_vectors", "delete", "payload", "update_batch"}
 
 
@@ -70,10 +74,7 @@ class Mixed:
 
     def next(self) -> tuple[str, Callable[[QdrantClient], Any]]:
         """A request and its kind."""
-        kind = self.random.choice(
-            ("query", "query", "query", "batch", "groups", "scroll", "retrieve", "upsert", "update_vectors")
-            + ("delete", "count", "payload", "facet", "update_batch", "wrong")
-        )
+        kind = self.random.choice(KINDS)
         made: Callable[[QdrantClient], Any] = getattr(self, f"_{kind}")()
         return kind, made
 
@@ -133,7 +134,7 @@ class Mixed:
 
     def _update_batch(self) -> Callable[[QdrantClient], Any]:
         point = m.PointStruct(id=self._ids(1)[0], vector=self.requests.vectors(), payload={})
-        operations = [
+        operations: list[Any] = [
             m.UpsertOperation(upsert=m.PointsList(points=[point])),
             m.DeleteOperation(delete=m.PointIdsList(points=self._ids(1))),
         ]

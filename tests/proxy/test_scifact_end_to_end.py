@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,9 +128,9 @@ def test_what_a_new_model_client_writes_it_reads_back_in_its_own_space(grpc: boo
     vector = served.judged.new_documents[7:8]
     point = 1_000_000 + grpc
     client.upsert("docs", [m.PointStruct(id=point, vector=vector[0].tolist(), payload={"a": 1})], wait=True)
-    stored = served.direct.retrieve("docs", [point], with_vectors=True)[0]
+    stored: Any = served.direct.retrieve("docs", [point], with_vectors=True)[0]
     np.testing.assert_allclose([stored.vector], served.adapter.document.apply(vector), rtol=0, atol=1e-6)
-    read = client.retrieve("docs", [point], with_vectors=True)[0]
+    read: Any = client.retrieve("docs", [point], with_vectors=True)[0]
     back = served.adapter.reverse.apply(np.array([stored.vector], np.float32))
     np.testing.assert_allclose([read.vector], back, rtol=0, atol=1e-6)
     served.direct.delete("docs", [point], wait=True)

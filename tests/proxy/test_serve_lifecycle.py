@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from qdrant_client import grpc as qdrant
 
 from tests.proxy.recording import GrpcCall, Recorders
-from tests.proxy.serving import Serving, descendants, start_serving, wait_until
+from tests.proxy.serving import Channel, Serving, descendants, start_serving, wait_until
 from tests.proxy.toy_adapters import NEW, OLD, save_toy, toy_vectors
 
 SETTINGS = """
@@ -95,9 +95,11 @@ class Load:
         headers = {"content-type": "application/json"}
         with httpx.Client(base_url=serving.rest, timeout=10) as client:
             self._repeat(
-                lambda: client.post("/collections/docs/points/query", content=QUERY, headers=headers)
-                .raise_for_status()
-                .json()
+                lambda: (
+                    client.post("/collections/docs/points/query", content=QUERY, headers=headers)
+                    .raise_for_status()
+                    .json()
+                )
             )
 
 
@@ -224,7 +226,7 @@ def hold_calls(upstream: Recorders) -> tuple[list[GrpcCall], threading.Event]:
     return held, go
 
 
-def start_calls(serving: Serving, count: int) -> tuple[list[grpc.Channel], list[Any]]:
+def start_calls(serving: Serving, count: int) -> tuple[list[Channel], list[Any]]:
     """Calls in flight on 20 connections."""
     channels = [serving.channel() for _ in range(20)]
     calls = [channels[at % 20].unary_unary(SEARCH).future(BODY, timeout=60) for at in range(count)]
@@ -240,6 +242,67 @@ def sample(metrics: str, name: str, **labels: str) -> float:
         for one in family.samples
         if one.name == name and labels.items() <= one.labels.items()
     )
+
+
+FOREIGN = qdrant.SearchPoints(collection_name="docs", vector=(-toy_vectors(1, 1, NEW)[0]).tolist(), limit=1)
+
+
+@pytest.mark.parametrize("mode", ["off", "count", "warn", "refuse"])
+def test_a_vector_unlike_its_models_is_counted_told_or_refused(
+    mode: str, running: Serving, upstream: Recorders
+) -> None:
+    upstream.reset()
+    sound = running.config.read_text()
+    running.config.write_text(f"{sound}detect: {{fingerprint: {mode}}}\n")
+    assert httpx.post(f"{running.admin}/reload").json()["problem"] is None
+    counted = {"collection": "docs", "model": "new"}
+    time.sleep(1.1)  # until the workers have written what they counted before
+    before = sample(running.metrics(), "crossfade_foreign_vectors_total", **counted)
+    logged = running.written().count("looks like none of the known models")
+    codes = []
+    with running.channel() as channel:
+        for _ in range(40):
+            channel.unary_unary(SEARCH)(BODY, timeout=10)  # one that fits
+            codes.append(channel.unary_unary(SEARCH).future(FOREIGN.SerializeToString(), timeout=10).code())
+    expected = grpc.StatusCode.INVALID_ARGUMENT if mode == "refuse" else grpc.StatusCode.OK
+    assert set(codes) == {expected}
+    assert len(upstream.grpc.calls) == (40 if mode == "refuse" else 80)
+    least = {"off": 0, "count": 1, "warn": 40, "refuse": 40}[mode]
+    wait_until(
+        lambda: sample(running.metrics(), "crossfade_foreign_vectors_total", **counted) >= before + least, 5, "counts"
+    )
+    if mode == "off":
+        assert sample(running.metrics(), "crossfade_foreign_vectors_total", **counted) == before
+    told = running.written().count("looks like none of the known models") - logged
+    assert (1 <= told < 20) if mode == "warn" else told == 0
+    running.config.write_text(sound)
+    httpx.post(f"{running.admin}/reload")
+
+
+def test_metrics_have_what_an_operator_asks_for(running: Serving, upstream: Recorders) -> None:
+    upstream.reset()
+    with running.channel() as channel, httpx.Client(base_url=running.rest) as client:
+        channel.unary_unary(SEARCH)(BODY, timeout=10)
+        client.post("/collections/docs/points/query", content=QUERY, headers={"content-type": "application/json"})
+        wrong = qdrant.SearchPoints(collection_name="docs", vector=[1.0]).SerializeToString()
+        assert channel.unary_unary(SEARCH).future(wrong).code() == grpc.StatusCode.INVALID_ARGUMENT
+    time.sleep(1.1)
+    metrics = running.metrics()
+    assert httpx.get(f"{running.admin}/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
+    for labels in ({"operation": "Search", "transport": "grpc"}, {"operation": "Query", "transport": "rest"}):
+        assert sample(metrics, "crossfade_requests_total", done="adapted", **labels) > 0
+    assert sample(metrics, "crossfade_errors_total", operation="Search", kind="wrong_dimension") > 0
+    for stage in ("detect", "map", "upstream"):
+        assert sample(metrics, "crossfade_stage_seconds_count", stage=stage) > 0
+        assert sample(metrics, "crossfade_stage_seconds_bucket", stage=stage, le="+Inf") == sample(
+            metrics, "crossfade_stage_seconds_count", stage=stage
+        )
+    status = running.status()
+    assert sample(metrics, "crossfade_config_generation") == status["generation"]
+    for worker in ("0", "1"):
+        assert sample(metrics, "crossfade_worker_generation", worker=worker) == status["generation"]
+    assert sample(metrics, "envoy_cluster_upstream_rq_total", envoy_cluster_name="main-grpc") > 0
+    assert sample(metrics, "envoy_server_live", worker="1") == 1
 
 
 def test_a_killed_worker_fails_only_its_own_calls_with_unavailable_and_is_started_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ from qdrant_client import grpc as qdrant
 
 from crossfade.adapters.base import Adapter
 from tests.proxy.recording import GrpcCall, Recorders
-from tests.proxy.serving import Serving, wait_until
+from tests.proxy.serving import Channel, Serving, wait_until
 from tests.proxy.toy_adapters import NEW, OLD, toy_vectors
 
 NATIVE = "/qdrant.Points/Delete"
@@ -42,7 +43,7 @@ cases = pytest.mark.parametrize(("method", "body"), CASES)
 
 
 @pytest.fixture(scope="module")
-def channel(proxy: Serving) -> Iterator[grpc.Channel]:
+def channel(proxy: Serving) -> Iterator[Channel]:
     with proxy.channel() as channel:
         yield channel
 
@@ -67,7 +68,7 @@ def channel(proxy: Serving) -> Iterator[grpc.Channel]:
     ],
 )
 def test_requests_and_answers_pass_byte_for_byte_with_all_their_metadata(
-    method: str, body: bytes, channel: grpc.Channel, recorded: Recorders
+    method: str, body: bytes, channel: Channel, recorded: Recorders
 ) -> None:
     def answer(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
         context.send_initial_metadata((("y-many", "2"), ("y-many", "1"), ("y-bin", b"\x00\xfe")))
@@ -89,7 +90,7 @@ def test_requests_and_answers_pass_byte_for_byte_with_all_their_metadata(
 
 @cases
 def test_the_clients_deadline_holds_and_reaches_the_upstream(
-    method: str, body: bytes, channel: grpc.Channel, recorded: Recorders
+    method: str, body: bytes, channel: Channel, recorded: Recorders
 ) -> None:
     ended = threading.Event()
     remaining: list[float] = []
@@ -112,7 +113,7 @@ def test_the_clients_deadline_holds_and_reaches_the_upstream(
 
 @cases
 def test_a_cancelled_call_is_cancelled_at_the_upstream(
-    method: str, body: bytes, channel: grpc.Channel, recorded: Recorders
+    method: str, body: bytes, channel: Channel, recorded: Recorders
 ) -> None:
     arrived, ended = threading.Event(), threading.Event()
 
@@ -131,7 +132,7 @@ def test_a_cancelled_call_is_cancelled_at_the_upstream(
 
 @pytest.mark.parametrize("path", ["native", "adapted"])
 def test_what_a_client_cancelled_counts_as_cancelled_and_is_no_error(
-    path: str, proxy: Serving, channel: grpc.Channel, recorded: Recorders
+    path: str, proxy: Serving, channel: Channel, recorded: Recorders
 ) -> None:
     before = proxy.written()
     test_a_cancelled_call_is_cancelled_at_the_upstream(
@@ -167,7 +168,7 @@ def test_compressed_requests_and_answers_pass(
 
 @cases
 def test_errors_of_the_upstream_arrive_with_code_message_and_details(
-    method: str, body: bytes, channel: grpc.Channel, recorded: Recorders
+    method: str, body: bytes, channel: Channel, recorded: Recorders
 ) -> None:
     def fail(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
         context.set_trailing_metadata((("grpc-status-details-bin", b"\x08\x05\x12\x02\xff\x00"), ("x-own", "1")))
@@ -177,7 +178,7 @@ def test_errors_of_the_upstream_arrive_with_code_message_and_details(
     recorded.grpc.answer = fail
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(method)(body, timeout=5)
-    error = caught.value
+    error: Any = caught.value
     assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "Sammlung „docs“ fehlt % 100%25 \n é")
     trailing = dict(error.trailing_metadata())
     assert trailing["grpc-status-details-bin"] == b"\x08\x05\x12\x02\xff\x00"
@@ -186,7 +187,7 @@ def test_errors_of_the_upstream_arrive_with_code_message_and_details(
 
 @cases
 def test_errors_after_the_first_metadata_arrive_too(
-    method: str, body: bytes, channel: grpc.Channel, recorded: Recorders
+    method: str, body: bytes, channel: Channel, recorded: Recorders
 ) -> None:
     def fail(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
         context.send_initial_metadata((("y-first", "sent"),))
@@ -197,10 +198,11 @@ def test_errors_after_the_first_metadata_arrive_too(
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(method)(body, timeout=5)
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "später")
-    assert dict(caught.value.initial_metadata())["y-first"] == "sent"
+    error: Any = caught.value
+    assert dict(error.initial_metadata())["y-first"] == "sent"
 
 
-def test_a_large_answer_arrives_whole(channel: grpc.Channel, recorded: Recorders) -> None:
+def test_a_large_answer_arrives_whole(channel: Channel, recorded: Recorders) -> None:
     large = bytes(range(256)) * (1 << 17)  # 32 MiB
     recorded.grpc.answer = lambda call, context: large
     for method in (NATIVE, ADAPTED):
@@ -209,7 +211,7 @@ def test_a_large_answer_arrives_whole(channel: grpc.Channel, recorded: Recorders
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
 def test_a_message_beyond_the_limit_is_refused_with_both_numbers(
-    compression: grpc.Compression | None, channel: grpc.Channel, recorded: Recorders
+    compression: grpc.Compression | None, channel: Channel, recorded: Recorders
 ) -> None:
     large = qdrant.UpsertPoints(collection_name="docs")
     for at in range(6000):
@@ -217,5 +219,7 @@ def test_a_message_beyond_the_limit_is_refused_with_both_numbers(
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/qdrant.Points/Upsert")(large.SerializeToString(), timeout=20, compression=compression)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "beyond the limit of 4,194,304 bytes; send smaller batches or raise limits.body" in caught.value.details()
+    assert "beyond the limit of 4,194,304 bytes; send smaller batches or raise limits.body" in (
+        caught.value.details() or ""
+    )
     assert not recorded.grpc.calls

@@ -19,7 +19,8 @@ def toy_vectors(seed: int, n: int, dim: int) -> Float32:
     """Unit rows (n, dim) around a direction of their own, so that a fingerprint knows them."""
     numbers = np.random.default_rng(seed)
     rows = numbers.normal(size=(n, dim)) + 3 * np.random.default_rng(seed % 1000).normal(size=dim)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit: Float32 = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def toy_adapter(source: str = "new", target: str = "old", dims: tuple[int, int] = (NEW, OLD), seed: int = 1) -> Adapter:
