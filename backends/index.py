@@ -96,6 +96,9 @@ class Index(Protocol):
     async def describe(self, collection: str) -> CollectionInfo:
         """The vector fields of a collection."""
 
+    async def exists(self, collection: str) -> bool:
+        """Whether there is a collection of this name."""
+
     async def count(self, collection: str) -> int:
         """How many points there are, exactly."""
 
@@ -121,6 +124,9 @@ class Index(Protocol):
 
     async def create_like(self, source: str, target: str, dims: Mapping[str, int]) -> None:
         """Create an empty collection with the settings and payload indexes of another, but these dims by field."""
+
+    async def drop(self, collection: str) -> None:
+        """Destroy a collection; one that does not exist is no error."""
 
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field, by exact search unless told otherwise."""

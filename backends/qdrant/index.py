@@ -57,6 +57,11 @@ class QdrantIndex:
         )
         return CollectionInfo(collection, fields, tuple(sorted(params.sparse_vectors or ())))
 
+    async def exists(self, collection: str) -> bool:
+        """Whether there is a collection of this name."""
+        with _reporting(collection):
+            return await self._client.collection_exists(collection)
+
     async def count(self, collection: str) -> int:
         """How many points there are, exactly."""
         with _reporting(collection):
@@ -131,6 +136,12 @@ class QdrantIndex:
         with _reporting(target):
             settings = await self._client.get_collection(source)
             await copy_settings(self._client, settings, target, dims)
+
+    async def drop(self, collection: str) -> None:
+        """Destroy a collection; one that does not exist is no error."""
+        with _reporting(collection):
+            if await self._client.collection_exists(collection):
+                await self._client.delete_collection(collection)
 
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field, by exact search unless told otherwise."""

@@ -29,7 +29,21 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from sqlalchemy import Case, Connection, RowMapping, and_, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Case,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from crossfade.backends.dialect import Float32
 from crossfade.backends.index import PointId
@@ -147,13 +161,19 @@ class Journal:
         """Up to `limit` touched points: those whose writes have ended first, the longest waiting before others."""
         return await asyncio.to_thread(self._dirty, migration, limit)
 
-    def _dirty(self, migration: str, limit: int) -> list[Dirty]:
+    async def whole(self, migration: str) -> Dirty | None:
+        """The marks that stand for every point, if there are any."""
+        found = await asyncio.to_thread(self._dirty, migration, 1, marks.c.key == _ALL)
+        return found[0] if found else None
+
+    def _dirty(self, migration: str, limit: int, only: ColumnElement[bool] | None = None) -> list[Dirty]:
         is_open = _is_open(self.clock())
+        mine = marks.c.migration == migration if only is None else and_(marks.c.migration == migration, only)
         joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
         first = (
             select(marks.c.key, func.max(is_open).label("waits"), func.min(marks.c.seq).label("first"))
             .select_from(joined)
-            .where(marks.c.migration == migration)
+            .where(mine)
             .group_by(marks.c.key)
             .order_by("waits", "first")
             .limit(limit)
@@ -170,6 +190,18 @@ class Journal:
             for row in connection.execute(query).mappings():
                 found.setdefault(row["key"], []).append(row)
         return [_read_dirty(key, rows) for key, rows in found.items()]
+
+    async def touched(self, migration: str, keys: Sequence[PointId]) -> frozenset[PointId]:
+        """Those of these points that have marks."""
+        return await asyncio.to_thread(self._touched, migration, [write_key(point) for point in keys])
+
+    def _touched(self, migration: str, keys: Sequence[str]) -> frozenset[PointId]:
+        found: set[PointId] = set()
+        with reading(self._committer.engine) as connection:
+            for first in range(0, len(keys), _CHUNK):
+                mine = and_(marks.c.migration == migration, marks.c.key.in_(keys[first : first + _CHUNK]))
+                found |= {read_key(key) for key in connection.scalars(select(marks.c.key).where(mine))}
+        return frozenset(found)
 
     async def clear(self, migration: str, done: Sequence[Dirty]) -> int:
         """Remove the marks of points that were brought over; marks unseen by `dirty`, or then unfinished, stay.

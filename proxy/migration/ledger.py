@@ -43,12 +43,26 @@ class Ledger:
 
     store: Store
 
-    async def bury(
-        self, migration: str, letters: Mapping[PointId, str], healed: Sequence[PointId], lease: Lease
+    async def note_moved(
+        self,
+        migration: str,
+        *,
+        signed: Mapping[PointId, bytes],
+        unsigned: Sequence[PointId],
+        dead: Mapping[PointId, str],
+        healed: Sequence[PointId],
+        lease: Lease,
     ) -> None:
-        """Keep why points could not be brought over; forget it for those that were."""
-        rows = [{"key": write_key(point), "reason": why, "at": self.store.clock()} for point, why in letters.items()]
-        await self._replace(dead_letters, migration, rows, [*letters, *healed], lease)
+        """Keep the signatures of vectors that were written and why points have none; forget what was before."""
+        signatures_now = [{"key": write_key(point), "signature": value} for point, value in signed.items()]
+        letters = [{"key": write_key(point), "reason": why, "at": self.store.clock()} for point, why in dead.items()]
+
+        def keep(connection: Connection) -> None:
+            _replace(connection, signatures, migration, signatures_now, [*signed, *unsigned])
+            _replace(connection, dead_letters, migration, letters, [*dead, *healed])
+            _replace(connection, findings, migration, [], [*signed, *unsigned])
+
+        await self.store.write(keep, lease)
 
     async def dead(self, migration: str, limit: int = 100) -> tuple[int, Mapping[PointId, str]]:
         """How many points could not be brought over, and up to `limit` of them with the reason."""
@@ -61,12 +75,18 @@ class Ledger:
 
         return await self.store.look(find)
 
-    async def sign(
-        self, migration: str, signed: Mapping[PointId, bytes], gone: Sequence[PointId], lease: Lease
-    ) -> None:
-        """Keep the signatures of vectors that were written, and forget those of points without one."""
-        rows = [{"key": write_key(point), "signature": value} for point, value in signed.items()]
-        await self._replace(signatures, migration, rows, [*signed, *gone], lease)
+    async def dead_among(self, migration: str, points: Sequence[PointId]) -> frozenset[PointId]:
+        """Those of these points that could not be brought over whole."""
+
+        def find(connection: Connection) -> frozenset[PointId]:
+            found: set[PointId] = set()
+            for chunk in _chunks(points):
+                mine = dead_letters.c.migration == migration
+                query = select(dead_letters.c.key).where(mine, dead_letters.c.key.in_(chunk))
+                found |= {read_key(key) for key in connection.scalars(query)}
+            return frozenset(found)
+
+        return await self.store.look(find)
 
     async def signed(self, migration: str, points: Sequence[PointId]) -> Mapping[PointId, bytes]:
         """The signatures kept for these points."""
@@ -85,7 +105,11 @@ class Ledger:
     ) -> None:
         """Keep what a verification found wrong, by kind, and forget it for points that are sound."""
         rows = [{"key": write_key(point), "kind": kind} for point, kind in found.items()]
-        await self._replace(findings, migration, rows, [*found, *sound], lease)
+
+        def keep(connection: Connection) -> None:
+            _replace(connection, findings, migration, rows, [*found, *sound])
+
+        await self.store.write(keep, lease)
 
     async def found(self, migration: str, limit: int | None = 1000) -> Mapping[PointId, str]:
         """What verifications found wrong and nothing has brought over since."""
@@ -105,19 +129,14 @@ class Ledger:
 
         await self.store.write(drop, lease)
 
-    async def _replace(
-        self, table: Table, migration: str, rows: list[dict[str, Any]], without: Sequence[PointId], lease: Lease
-    ) -> None:
-        if not without:
-            return
 
-        def keep(connection: Connection) -> None:
-            for chunk in _chunks(without):
-                connection.execute(delete(table).where(table.c.migration == migration, table.c.key.in_(chunk)))
-            if rows:
-                connection.execute(insert(table), [{"migration": migration, **row} for row in rows])
-
-        await self.store.write(keep, lease)
+def _replace(
+    connection: Connection, table: Table, migration: str, rows: list[dict[str, Any]], instead_of: Sequence[PointId]
+) -> None:
+    for chunk in _chunks(instead_of):
+        connection.execute(delete(table).where(table.c.migration == migration, table.c.key.in_(chunk)))
+    if rows:
+        connection.execute(insert(table), [{"migration": migration, **row} for row in rows])
 
 
 def _chunks(points: Sequence[PointId]) -> Iterator[list[str]]:

@@ -53,8 +53,8 @@ class Situation:
 
 def find_throttle(pace: Pace, now: Situation) -> str | None:
     """Why the re-encode has to wait, with metric and threshold, or None."""
-    if pace.max_tokens is not None and now.tokens >= pace.max_tokens:
-        return f"spend: {now.tokens:,} tokens of max_tokens {pace.max_tokens:,}; raise it to go on"
+    if is_spent(pace, now.tokens):
+        return f"spend: {now.tokens:,} tokens of max_tokens {pace.max_tokens or 0:,}; raise it to go on"
     if now.flagged:
         return f"flag file: {pace.flag_file} exists; remove it to go on"
     if pace.hours is not None and not within_hours(pace.hours, now.minute):
@@ -62,6 +62,11 @@ def find_throttle(pace: Pace, now: Situation) -> str | None:
     if pace.latency_ms is not None and now.latency_ms is not None and now.latency_ms > pace.latency_ms:
         return f"latency: p99 {now.latency_ms:.1f} ms is above latency_ms {pace.latency_ms:g}"
     return None
+
+
+def is_spent(pace: Pace, tokens: int) -> bool:
+    """Whether nothing more may be encoded."""
+    return pace.max_tokens is not None and tokens >= pace.max_tokens
 
 
 def read_hours(text: str) -> tuple[int, int]:

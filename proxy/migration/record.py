@@ -39,7 +39,9 @@ class Checkpoint(Kept):
 
     next: PointId | None = None  # where the part that was never listed begins
     listed: bool = False  # nothing is left to list
-    open: tuple[tuple[PointId, PointId | None], ...] = ()  # first id and the id after the page (None: to the end)
+    open: tuple[
+        tuple[PointId | None, PointId | None], ...
+    ] = ()  # first id and the one after it; None: from or to the end
     points: int = 0  # points of finished pages
 
     @property
@@ -133,12 +135,13 @@ class Migration(Kept):
             migrated=self.migrated,
             captures=self.captures,
             holds_writes=self.completing and self.captures,
+            version=self.version,
         )
 
     @property
     def migrated(self) -> float:
         """The share of points that is in the target, 0 to 1."""
-        if self.standing in CAPTURING - {State.CAPTURING, State.BACKFILLING} or self.checkpoint.done:
+        if self.checkpoint.done:
             return 1.0
         return min(1.0, self.checkpoint.points / self.total) if self.total else 0.0
 
@@ -163,6 +166,7 @@ class MigrationView(Kept):
     migrated: float
     captures: bool
     holds_writes: bool
+    version: int
 
 
 def views_of(migrations: Sequence[Migration]) -> Sequence[MigrationView]:

@@ -97,11 +97,11 @@ async def test_an_old_controller_writes_nothing_after_another_has_taken_over(tmp
     with pytest.raises(LeaseLost, match="a holds token 1, but b has taken over with token 2"):
         await store.change(made.id, lambda one: one.moved("prepare"), lease=old)
     with pytest.raises(LeaseLost):
-        await Ledger(store).bury(made.id, {1: "no text"}, [], old)
+        await Ledger(store).report(made.id, {1: "missing"}, [], old)
     with pytest.raises(LeaseLost):
         await store.renew(old, 60)
     assert (await store.read(made.id)).state is State.PLANNED
-    assert (await Ledger(store).dead(made.id))[0] == 0
+    assert not await Ledger(store).found(made.id)
     await store.change(made.id, lambda one: one.moved("prepare"), lease=new)
     await store.release(new)
     assert (await held(store, "c")).token == 3
@@ -110,11 +110,10 @@ async def test_an_old_controller_writes_nothing_after_another_has_taken_over(tmp
 
 async def test_notes_on_points_are_replaced_and_forgotten(store: Store) -> None:
     ledger, lease = Ledger(store), await held(store)
-    await ledger.bury("m", {1: "no text", "x": "too long"}, [], lease)
-    await ledger.bury("m", {1: "still none"}, ["x"], lease)
-    assert await ledger.dead("m") == (1, {1: "still none"})
-    await ledger.sign("m", {1: b"a", 2: b"b"}, [], lease)
-    await ledger.sign("m", {2: b"c"}, [1], lease)
+    dead: dict[int | str, str] = {1: "no text", "x": "too long"}
+    await ledger.note_moved("m", signed={2: b"a", 3: b"b"}, unsigned=[], dead=dead, healed=[], lease=lease)
+    await ledger.note_moved("m", signed={2: b"c"}, unsigned=[3], dead={1: "none"}, healed=["x"], lease=lease)
+    assert await ledger.dead("m") == (1, {1: "none"})
     assert await ledger.signed("m", [1, 2, 3]) == {2: b"c"}
     await ledger.report("m", {5: "missing"}, [], lease)
     assert await ledger.found("m") == {5: "missing"}

@@ -1,0 +1,114 @@
+"""The first copy: every page of the old index through `bring_over`, by several workers, checkpointed page by page.
+
+What the target has and the old index has not is part of a page too, and is deleted; so the same walk serves a second
+time, when something moved past the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from crossfade.backends.index import IndexRefusedError
+
+from ..errors import EncoderFailed
+from .converge import Lane, Moved, bring_over
+from .gate import Gate
+from .pace import next_batch
+from .record import Migration, Tally
+from .walk import Span, Walk
+
+_FIRST_BATCH = 64
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the next try, the last one for good
+
+Result = TypeVar("Result")
+
+log = logging.getLogger("crossfade.migration.backfill")
+
+
+class Backfill:
+    """One walk of one migration."""
+
+    def __init__(self, lane: Lane, gate: Gate, record: Migration) -> None:
+        self._lane, self._gate = lane, gate
+        self._walk = Walk(lane.index, lane.spec.collection, lane.spec.target, record.checkpoint)
+        self._batch = _FIRST_BATCH
+        self._workers = record.pace.workers
+
+    async def run(self) -> None:
+        """Walk to the end. Raises IndexRefusedError for what will not pass by itself, and LeaseLost."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            record = await self._gate.wait()
+            span = await self._patiently(self._take)
+            if span is None:
+                return
+            await self._page(span, record)
+
+    async def _take(self) -> Span | None:
+        return await self._walk.take(self._batch)
+
+    async def _page(self, span: Span, record: Migration) -> None:
+        ids = span.ids
+        size = max(1, self._batch)
+        moved = Moved()
+        for first in range(0, max(1, len(ids)), size):
+            batch = ids[first : first + size]
+            began = time.monotonic()
+            moved += await self._patiently(partial(bring_over, self._lane, batch))
+            if len(batch) == size:
+                self._batch = next_batch(size, time.monotonic() - began, record.pace.batch_seconds)
+            await self._gate.pay(record.pace.rate, len(batch))
+        await self._save(span, moved)
+
+    async def _save(self, span: Span, moved: Moved) -> None:
+        self._walk.finish(span)
+
+        def apply(one: Migration) -> Migration:
+            # Taken inside the transaction: of two workers that save at once the later one has both pages.
+            return one.model_copy(update={"checkpoint": self._walk.checkpoint, "tally": add_to(one.tally, moved)})
+
+        await self._lane.ledger.store.change(self._lane.migration, apply, lease=self._lane.hold())
+
+    async def _patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        return await patiently(work, self._gate)
+
+
+async def patiently(work: Callable[[], Awaitable[Result]], gate: Gate) -> Result:
+    """Do idempotent work until it succeeds, while database or encoder are down; the record says why it waits.
+
+    Raises IndexRefusedError for a refusal that the same call would meet again.
+    """
+    for attempt in itertools.count():
+        try:
+            done = await work()
+        except (IndexRefusedError, EncoderFailed) as error:
+            if isinstance(error, IndexRefusedError) and not error.retryable:
+                raise
+            log.warning("%s waits: %s", gate.migration, error)
+            await gate.tell(f"waiting: {error}")
+            await asyncio.sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
+        else:
+            if attempt:
+                await gate.tell(None)
+            return done
+    raise AssertionError("count() does not end")
+
+
+def add_to(tally: Tally, moved: Moved) -> Tally:
+    """The tally after so much more was done."""
+    return Tally(
+        written=tally.written + moved.written,
+        deleted=tally.deleted + moved.deleted,
+        encoded=tally.encoded + moved.encoded,
+        tokens=tally.tokens + moved.tokens,
+    )

@@ -1,0 +1,231 @@
+"""One migration moved on from state to state, for as long as this process holds the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from crossfade.backends.index import Index, IndexRefusedError
+from crossfade.backends.payload_text import compile_text
+
+from ..encoders import Encoder
+from ..errors import CrossfadeError, EncoderFailed
+from .backfill import Backfill, add_to, patiently
+from .claims import Claims
+from .converge import Lane, Moved, converge
+from .errors import IllegalMove, LeaseLost, MigrationStorageError
+from .gate import Gate
+from .journal import Journal
+from .ledger import Ledger
+from .machine import CAPTURING, OVER, State
+from .pace import is_spent
+from .prepare import clean_up, prepare_target
+from .record import Checkpoint, Migration
+from .store import Lease, Store
+from .verifying import Verifying
+
+COPYING: Final = CAPTURING - {State.CAPTURING}
+_POLL_SECONDS: Final = 0.1
+_TOGETHER: Final = 64  # touched points brought over at once
+_SYNCED_SECONDS: Final = 5.0  # the oldest touched point may have waited so long when the target counts as in step
+_HOLD_SECONDS: Final = 10.0  # writes are held at most so long for the journal to run empty
+
+log = logging.getLogger("crossfade.migration.conduct")
+
+
+class Workers(Protocol):
+    """The processes that serve clients."""
+
+    async def have_seen(self, migration: str, version: int) -> bool:
+        """Whether every one that serves acts on this version of the migration's record, or on a newer one.
+
+        That is: it has read it, and no write that it began by an older one is still under way.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """What one migration works with: the database of both collections, and the new model's encoder."""
+
+    index: Index
+    encoder: Encoder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tools:
+    """What every migration works with; `latency` gives the serving p99 in ms, None where nobody measures it."""
+
+    store: Store
+    journal: Journal
+    workers: Workers
+    open_bench: Callable[[Migration], AbstractAsyncContextManager[Bench]]
+    latency: Callable[[], float | None] = lambda: None
+
+
+class Conduct:
+    """The work on one migration."""
+
+    def __init__(
+        self, migration: str, tools: Tools, bench: Bench, record: Migration, hold: Callable[[], Lease]
+    ) -> None:
+        self._id, self._tools, self._store = migration, tools, tools.store
+        self._bench, self._hold = bench, hold
+        self._gate = Gate(tools.store, migration, hold, tools.latency)
+        self._lane = Lane(
+            migration=migration,
+            spec=record.spec,
+            index=bench.index,
+            encoder=bench.encoder,
+            text=compile_text(record.spec.text),
+            journal=tools.journal,
+            ledger=Ledger(tools.store),
+            claims=Claims(),
+            hold=hold,
+        )
+
+    async def run(self) -> None:
+        """Work until the migration is over and cleaned up. Raises LeaseLost and MigrationStorageError."""
+        while True:
+            record = await self._store.read(self._id)
+            if record.state in OVER and record.cleaned:
+                return
+            try:
+                await self._step(record)
+            except (LeaseLost, MigrationStorageError):
+                raise
+            except IllegalMove as error:  # the operator has moved it meanwhile: look again
+                log.info("%s", error)
+            except (EncoderFailed, IndexRefusedError, CrossfadeError) as error:
+                await self._trip(record, error)
+
+    async def _trip(self, record: Migration, error: IndexRefusedError | CrossfadeError) -> None:
+        passing = isinstance(error, EncoderFailed) or (isinstance(error, IndexRefusedError) and error.retryable)
+        if passing or record.state in OVER:
+            log.warning("%s waits: %s", self._id, error)
+            await self._gate.tell(f"waiting: {error}")
+            await asyncio.sleep(1.0)
+            await self._gate.tell(None)
+            return
+        log.error("%s failed while %s: %s", self._id, record.state, error)
+        try:
+            await self._change(lambda one: one.failed(str(error), retryable=True), "fail", str(error))
+        except IllegalMove:
+            log.info("%s had ended before it failed", self._id)
+
+    async def _step(self, record: Migration) -> None:
+        match record.state:
+            case State.PLANNED if record.started:
+                await prepare_target(self._bench.index, record, self._remember_target)
+                await self._change(lambda one: one.moved("prepare"), "prepare")
+            case State.PREPARED:
+                await self._change(lambda one: one.moved("capture"), "capture")
+            case State.CAPTURING if await self._tools.workers.have_seen(self._id, record.version):
+                total = await self._bench.index.count(record.spec.collection)
+                await self._change(lambda one: one.moved("backfill").model_copy(update={"total": total}), "backfill")
+            case state if state in COPYING:
+                await self._copy()
+            case state if state in OVER:
+                await self._clean(record)
+            case _:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _remember_target(self) -> None:
+        await self._change(lambda one: one.model_copy(update={"made_target": True}))
+
+    async def _copy(self) -> None:
+        """Copy, follow the writes and verify, until the state is another than those that ask for it."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(work()) for work in (self._backfill, self._converge, self._verify)]
+                await self._watch()
+                for task in beside:
+                    task.cancel()
+        except ExceptionGroup as failures:
+            raise _first(failures) from failures
+
+    async def _watch(self) -> None:
+        holding_since: float | None = None
+        while (record := await self._store.read(self._id)).state in COPYING:
+            if record.state is State.BACKFILLING and record.checkpoint.done:
+                backlog = await self._tools.journal.backlog(self._id)
+                if backlog.age <= _SYNCED_SECONDS and not record.throttled:
+                    await self._change(lambda one: one.moved("sync"), "sync")
+            if record.completing:
+                holding_since = time.monotonic() if holding_since is None else holding_since
+                await self._complete(record, time.monotonic() - holding_since)
+            else:
+                holding_since = None
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _complete(self, record: Migration, held: float) -> None:
+        """Leave the old index behind once no write is under way and none is left to bring over."""
+        still = await self._tools.workers.have_seen(self._id, record.version)
+        backlog = await self._tools.journal.backlog(self._id)
+        if still and backlog.count == 0:
+            await self._change(lambda one: one.moved("complete").model_copy(update={"completing": False}), "complete")
+        elif held > _HOLD_SECONDS:
+            reason = f"{backlog.count} points still waited after {held:.0f} s; writes go on as before"
+            await self._change(lambda one: one.model_copy(update={"completing": False}), "complete given up", reason)
+
+    async def _backfill(self) -> None:
+        while True:
+            mark = await self._tools.journal.whole(self._id)
+            if mark is not None and mark.finished:
+                await self._change(lambda one: one.model_copy(update={"checkpoint": Checkpoint()}), "walk again")
+                await self._tools.journal.clear(self._id, [mark])
+            record = await self._store.read(self._id)
+            if not record.checkpoint.done:
+                await Backfill(self._lane, self._gate, record).run()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _converge(self) -> None:
+        while True:
+            record = await self._store.read(self._id)
+            if is_spent(record.pace, record.tally.tokens):
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            moved = await patiently(partial(converge, self._lane, _TOGETHER), self._gate)
+            if moved is None:
+                await asyncio.sleep(_POLL_SECONDS / 5)
+            else:
+                await self._change(partial(_tallied, moved))
+
+    async def _verify(self) -> None:
+        while True:
+            record = await self._store.read(self._id)
+            if record.verification.asked and record.state is not State.BACKFILLING:
+                total = await self._bench.index.count(record.spec.collection)
+                await patiently(Verifying(self._lane, record, total).run, self._gate)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _clean(self, record: Migration) -> None:
+        if not await self._tools.workers.have_seen(self._id, record.version):
+            await asyncio.sleep(_POLL_SECONDS)
+            return
+        if record.state is State.CANCELLED:
+            await clean_up(self._bench.index, record)
+        await self._tools.journal.forget(self._id)
+        await self._lane.ledger.forget(self._id, self._hold())
+        await self._change(lambda one: one.model_copy(update={"cleaned": True}), "cleaned up")
+
+    async def _change(self, change: Callable[[Migration], Migration], step: str = "", reason: str = "") -> None:
+        await self._store.change(self._id, change, step=step, reason=reason, lease=self._hold())
+
+
+def _tallied(moved: Moved, one: Migration) -> Migration:
+    return one.model_copy(update={"tally": add_to(one.tally, moved)})
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, however deep; a lost lease before all others."""
+    lost = failures.subgroup(LeaseLost)
+    found: BaseException = lost if lost is not None else failures
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
