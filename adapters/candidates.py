@@ -18,7 +18,20 @@ from .recipe import Centring, Experts, Memory, Recipe, Workshop
 from .trial import AnyTrial
 
 Progress = Callable[[int, int, str], None]
-METHODS = ("auto", "procrustes", "linear", "ridge", "scaled", "lowrank", "local", "residual", "local+residual")
+METHODS = (
+    "auto",  # every family whose fit needs no torch
+    "all",  # auto and the distilled ones
+    "procrustes",
+    "linear",
+    "ridge",
+    "scaled",
+    "lowrank",
+    "local",
+    "residual",
+    "local+residual",
+    "distilled",
+    "distilled+residual",
+)
 BASELINES = ("procrustes", "ridge", "scaled", "lowrank")
 
 RIDGES = (0.1, 0.3, 1.0, 3.0, inf)
@@ -145,33 +158,37 @@ class _Search:
 def _stages(search: _Search, method: str, count: int) -> Iterator[Iterable[Recipe]]:
     """Yield the recipes of each stage; later ones start from what the earlier found."""
     yield _linear_recipes(search, method)
-    if method in ("auto", "local", "local+residual") and count >= LEAST_FOR_EXPERTS:
-        for base in search.best(1, lambda recipe: recipe.method == "linear"):
+    linear = search.best(1, lambda recipe: recipe.method == "linear")
+    if method in ("auto", "all", "local", "local+residual") and count >= LEAST_FOR_EXPERTS:
+        for base in linear:
             yield (replace(base, experts=experts) for experts in EXPERTS if experts.clusters * 30 <= count)
-    if method in ("auto", "residual", "local+residual"):
-        bases = search.best(1, lambda recipe: recipe.method == "linear")
-        if method != "residual":
-            bases = bases + search.best(1, lambda recipe: recipe.method == "local")
-        for base in bases:
+    distilled: list[Recipe] = []
+    if method in ("all", "distilled", "distilled+residual"):
+        distilled = [replace(base, family="distilled") for base in linear]
+        yield distilled
+    if method in ("auto", "all", "residual", "local+residual", "distilled+residual"):
+        experts = search.best(1, lambda recipe: recipe.method == "local") if method != "residual" else []
+        for base in [*linear, *experts, *distilled]:
             yield (replace(base, memory=memory) for memory in MEMORIES)
-    if method not in ("procrustes", "lowrank", "scaled", "ridge", "linear"):
+    if method not in (*BASELINES, "linear"):
         for base in search.best(1, lambda recipe: _belongs(recipe, method) and recipe.centring != "none"):
-            yield _around(base, search)
+            if base.family != "distilled":  # each change there is another training
+                yield _around(base, search)
 
 
 def _linear_recipes(search: _Search, method: str) -> Iterator[Recipe]:
-    if method in ("auto", "procrustes"):
+    if method in ("auto", "all", "procrustes"):
         yield Recipe("procrustes", centring="none")
         yield Recipe("procrustes", centring="documents")
     for centring in search.centrings:
-        if method in ("auto", "ridge"):
+        if method in ("auto", "all", "ridge"):
             yield from (Recipe(ridge=ridge, pull=0.0, centring=centring) for ridge in (0.03, 0.1, 0.3))
-        if method not in ("procrustes", "ridge", "lowrank", "scaled"):
+        if method not in BASELINES:
             for ridge in RIDGES:
                 yield from (Recipe(ridge=ridge, centring=centring, offset=offset) for offset in OFFSETS)
-        if method in ("auto", "lowrank"):
+        if method in ("auto", "all", "lowrank"):
             yield from (Recipe("lowrank", ridge=0.1, rank=rank, centring=centring) for rank in (64, 128))
-        if method in ("auto", "scaled"):
+        if method in ("auto", "all", "scaled"):
             yield from (Recipe("scaled", ridge=ridge, centring=centring) for ridge in (0.1, 1.0))
 
 
@@ -188,7 +205,13 @@ def _belongs(recipe: Recipe, method: str) -> bool:
     Experts under an endless prior, and a residual of no weight, are the map below them: held-out retrieval says so
     where they would hurt.
     """
-    if method == "auto":
+    if method in ("auto", "all"):
         return True
-    below = {"local": ("linear",), "residual": ("linear",), "local+residual": ("linear", "local", "residual")}
+    below = {
+        "local": ("linear",),
+        "residual": ("linear",),
+        "local+residual": ("linear", "local", "residual"),
+        "distilled": ("linear",),
+        "distilled+residual": ("linear", "residual", "distilled"),
+    }
     return recipe.method == method or recipe.method in below.get(method, ())

@@ -17,7 +17,7 @@ from .lowrank import LowRankMap, fit_low_rank
 from .pairs import Pairs
 from .residual import ResidualMap, fit_residual
 
-Family = Literal["procrustes", "linear", "scaled", "lowrank"]
+Family = Literal["procrustes", "linear", "scaled", "lowrank", "distilled"]
 Centring = Literal["none", "documents", "queries"]
 AffineMap: TypeAlias = LinearMap | LowRankMap
 
@@ -64,7 +64,7 @@ class Recipe:
         if self.experts is not None:
             return "local" if self.memory is None else "local+residual"
         if self.memory is not None:
-            return "residual"
+            return "residual" if self.family != "distilled" else "distilled+residual"
         return "ridge" if self.family == "linear" and not self.pull else self.family
 
     def settings(self) -> dict[str, JSON]:
@@ -77,17 +77,27 @@ class Recipe:
 class Workshop:
     """Makes maps from one set of pairs; statistics, clusters and experts are made once for all recipes that share them.
 
-    query_mean (source_dim,) is the mean of observed queries, needed by recipes that are centred on it.
+    query_mean (source_dim,) is the mean of observed queries, needed by recipes that are centred on it; queries
+    (n, source_dim) are observed ones that distillation may learn from, so never those of a trial.
     """
 
-    def __init__(self, pairs: Pairs, query_mean: NDArray[np.float64] | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        pairs: Pairs,
+        query_mean: NDArray[np.float64] | None = None,
+        *,
+        queries: Float32 | None = None,
+        seed: int = 0,
+    ) -> None:
         self.pairs = pairs
         self.query_mean = query_mean
+        self.queries = queries
         self._seed = seed
         self._clusters: dict[int, Clusters] = {}
         self._bases: dict[Recipe, AffineMap] = {}
         self._locals: dict[Recipe, LocalMap] = {}
         self._residuals: dict[Recipe, ResidualMap] = {}
+        self._distilled: dict[Recipe, LinearMap] = {}
 
     @cached_property
     def system(self) -> LinearSystem:
@@ -106,6 +116,8 @@ class Workshop:
             return base
         centre = self._centre(recipe.centring)
         moved: Map = base.recentred(centre, recipe.offset * self.system.target_mean)
+        if recipe.family == "distilled":
+            moved = self._distil(recipe)
         if recipe.experts is not None:
             moved = self._local(recipe).recentred(moved, centre)
         if recipe.memory is None:
@@ -124,6 +136,8 @@ class Workshop:
         key = replace(
             recipe, centring="none" if recipe.centring == "none" else "documents", offset=1.0, experts=None, memory=None
         )
+        if recipe.family == "distilled":  # learnt from queries where they are, so its weight depends on both
+            key = replace(recipe, experts=None, memory=None)
         if key not in self._bases:
             self._bases[key] = self._fit_base(key)
         return self._bases[key]
@@ -133,6 +147,8 @@ class Workshop:
         system = self.uncentred if recipe.centring == "none" else self.system
         if recipe.family == "procrustes":
             return system.to_map(system.rotation)
+        if recipe.family == "distilled":
+            return self._distil(recipe).recentred(system.source_mean, system.target_mean)
         if recipe.family == "lowrank":
             rank = min(recipe.rank, source.shape[1], target.shape[1])
             return fit_low_rank(source, target, rank=rank, ridge=recipe.ridge, pull=recipe.pull, normalise=unit)
@@ -155,11 +171,39 @@ class Workshop:
     def _residual(self, recipe: Recipe) -> ResidualMap:
         """What the documents' map leaves; recipes that differ in the neighbours' weights alone share it."""
         key = replace(recipe, centring="documents", offset=1.0, memory=Memory(1, 1.0, 1.0))
+        if recipe.family == "distilled":
+            key = replace(recipe, memory=key.memory)
         if key not in self._residuals:
-            documents = self.make(replace(key, memory=None))
+            plain = replace(key, memory=None)
+            documents = self._base(plain) if recipe.family == "distilled" else self.make(plain)
             source, target, unit = self.pairs.source, self.pairs.target, self.pairs.unit
             self._residuals[key] = fit_residual(documents, source, target, normalise=unit)
         return self._residuals[key]
+
+    def _distil(self, recipe: Recipe) -> LinearMap:
+        """The linear map of a recipe, taught to rank as the new model does; a tenth of the lessons choose the round."""
+        key = replace(recipe, experts=None, memory=None)
+        if key not in self._distilled:
+            from .distill import fit_distilled  # its training needs torch
+            from .training import neighbour_overlap
+
+            base = self.make(replace(key, family="linear"))
+            assert isinstance(base, LinearMap)
+            lessons, exam = self._lessons(recipe.centring)
+            source, target = self.pairs.source, self.pairs.target
+            score = neighbour_overlap(exam, source, target)
+            self._distilled[key] = fit_distilled(lessons, source, target, base, score=score, seed=self._seed)
+        return self._distilled[key]
+
+    def _lessons(self, centring: Centring) -> tuple[Float32, Float32]:
+        """Queries to learn from and to choose by: documents moved to where queries live, and as many observed ones."""
+        centre = self._centre(centring)
+        asked = self.pairs.source + (centre - self.system.source_mean).astype(np.float32)
+        if self.queries is not None and len(self.queries):
+            asked = np.concatenate([asked, np.tile(self.queries, (max(1, len(asked) // len(self.queries)), 1))])
+        order = np.random.default_rng(self._seed).permutation(len(asked))
+        exam = order[: min(400, len(order) // 10)]
+        return asked[order[len(exam) :]], asked[exam]
 
     def _cluster(self, clusters: int) -> Clusters:
         if clusters not in self._clusters:

@@ -45,13 +45,13 @@ def fit_adapter(
 ) -> Adapter:
     """Fit the query, document and reverse maps from pairs (new model first) and say on the card how they were chosen.
 
-    method is one of METHODS. queries (n, source_dim) are unlabelled observed queries of the new model, query_mean
-    their mean alone; either makes query-side centring a candidate. judged gives queries (n, source_dim), the old
-    index's documents (m, target_dim) and {document row: gain} for each query: the choice is then made by these
-    judgements instead of held-out neighbours. corpus_size is the number of documents in the index, metric the one it
-    scores by. A budget stops
-    trying further candidates (never below one per stage), so that the choice then depends on the machine; without one
-    it depends on the seed alone. Raises PairsError for input that cannot be used.
+    method is one of METHODS; "all" and the distilled ones need torch. queries (n, source_dim) are unlabelled observed
+    queries of the new model, query_mean their mean alone; either makes query-side centring a candidate. judged gives
+    queries (n, source_dim), the old index's documents (m, target_dim) and {document row: gain} for each query: the
+    choice is then made by these judgements instead of held-out neighbours. corpus_size is the number of documents in
+    the index, metric the one it scores by. A budget stops trying further candidates (never below one per stage), so
+    that the choice then depends on the machine; without one it depends on the seed alone. Raises PairsError for input
+    that cannot be used.
     """
     mean, sample = _observed(pairs, queries, query_mean)
     share = min(1.0, len(pairs) / corpus_size) if corpus_size else None
@@ -61,7 +61,7 @@ def fit_adapter(
         trials, method=method, seed=seed, budget_seconds=budget_seconds, progress=progress, count=len(pairs)
     )
     chosen = selection.winner.recipe
-    workshop = Workshop(pairs, mean, seed=seed)
+    workshop = Workshop(pairs, mean, queries=sample, seed=seed)
     return Adapter(
         card=_make_card(pairs, selection, source_model, target_model, share, seed, method),
         query=workshop.make(chosen),
@@ -120,7 +120,8 @@ def document_recipe(chosen: Recipe) -> Recipe:
     """
     if chosen.centring == "none":
         return chosen
-    settled = replace(chosen, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
+    family = "linear" if chosen.family == "distilled" else chosen.family
+    settled = replace(chosen, family=family, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
     return settled if chosen.memory is None else replace(settled, experts=None, memory=DOCUMENT_MEMORY)
 
 

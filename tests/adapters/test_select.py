@@ -1,5 +1,6 @@
 """Selection: by retrieval, disjoint, deterministic, within a budget, on the card; first figures on real data."""
 
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 from typing import Any, cast
@@ -175,6 +176,27 @@ def test_experts_that_would_hurt_are_left_away() -> None:
     adapter = fit_adapter(pairs, method="local", queries=some_queries())
     by_method = {row["method"]: row["score"] for row in reversed(table_of(adapter))}
     assert adapter.card.method == max(("linear", "local"), key=lambda method: by_method[method])
+
+
+def test_distilled_methods_fit_where_torch_is_installed() -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'crossfade[train]'")
+    adapter = fit_adapter(some_pairs(count=100), method="distilled+residual", queries=some_queries())
+    tried = {row["method"] for row in table_of(adapter)}
+    assert {"linear", "distilled", "distilled+residual"} <= tried
+    assert adapter.card.method in tried
+    assert adapter.document.kind in ("linear", "residual")
+
+
+def test_a_distilled_map_and_its_documents_map_differ_by_their_centres_alone() -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'crossfade[train]'")
+    pairs, queries = some_pairs(count=200), some_queries()
+    shop = Workshop(pairs, queries.mean(axis=0, dtype=np.float64), queries=queries)
+    recipe = Recipe("distilled", centring="queries", offset=0.5, memory=Memory(4, 0.05, 0.0))
+    bare = shop.make(replace(recipe, memory=None))
+    np.testing.assert_allclose(shop.make(recipe).apply(queries), bare.apply(queries), atol=1e-6)
+    assert not np.array_equal(
+        bare.apply(queries), shop.make(replace(recipe, family="linear", memory=None)).apply(queries)
+    )
 
 
 def test_recipes_that_share_experts_or_memory_give_what_a_fresh_fit_gives() -> None:

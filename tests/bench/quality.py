@@ -178,9 +178,9 @@ def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> di
         "procrustes": workshop.make(Recipe("procrustes")),
         "auto": workshop.make(selection.winner.recipe),
     }
-    for method in METHODS[1:]:
+    for method in METHODS[2:]:
         found = selection.best_of(method)
-        if found is not None and method != "procrustes":
+        if found is not None and method != "procrustes" and not method.startswith("distilled"):
             maps[method] = workshop.make(found.recipe)
     return maps
 
