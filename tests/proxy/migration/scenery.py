@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, models
@@ -138,7 +139,7 @@ class ServingWorker:
 async def write_at_random(worker: ServingWorker, chance: random.Random, keys: Sequence[int | str]) -> None:
     """One write of one of Qdrant's nine kinds on hot keys."""
     client, name = worker.client, worker.collection
-    chosen = chance.sample(list(keys), chance.randint(1, 3))
+    chosen: list[Any] = chance.sample(list(keys), chance.randint(1, 3))  # the client asks for lists of wider types
     text = f"text {chance.randrange(10**9)}"
     points = [point_of(key, f"{text} {key}") for key in chosen]
     payload = {"text": text, "n": chance.randrange(100)}

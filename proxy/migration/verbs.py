@@ -1,0 +1,228 @@
+"""What an operator can say to a migration: each verb a function over the store, told in its history.
+
+A verb only changes the record; the controller does what follows from it. `dry_run` decides everything and changes
+nothing. Every verb raises IllegalMove when the state does not allow it, GateClosed when a condition does not hold yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from .errors import GateClosed, IllegalMove
+from .journal import Backlog, Journal
+from .ledger import Ledger
+from .machine import VERBS, State, verbs_of
+from .pace import Pace
+from .record import Migration, Strategy, Tally, Verdict
+from .store import Change, Event, Store
+from .verifying import ask_again
+
+FRESH_SECONDS: Final = 24 * 3600.0
+_BACKLOG_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Who says a verb, to which collection's migration, and why."""
+
+    collection: str
+    actor: str
+    reason: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything an operator wants to know."""
+
+    id: str
+    collection: str
+    state: State
+    verbs: tuple[str, ...]
+    paused: bool
+    throttled: str | None
+    error: str | None
+    copied: int
+    total: int
+    rate: float | None  # points a second since the copying began
+    eta: float | None  # seconds
+    backlog: Backlog
+    dead_letters: int
+    tally: Tally
+    percent: float
+    strategy: Strategy
+    shadow: float
+    verified: Verdict
+    verified_at: float | None
+    findings: Mapping[str, int]
+    gates: tuple[str, ...]  # what a switch waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """The verbs, over one store."""
+
+    store: Store
+    journal: Journal
+
+    async def status(self, collection: str) -> Status:
+        """How the migration stands. Raises UnknownMigration."""
+        record = await self.store.find(collection)
+        backlog = await self.journal.backlog(record.id)
+        rate = self._rate(record, await self.store.events(record.id))
+        left = max(0, record.total - record.checkpoint.points)
+        return Status(
+            id=record.id,
+            collection=collection,
+            state=record.state,
+            verbs=verbs_of(record.state),
+            paused=record.paused,
+            throttled=record.throttled,
+            error=record.error,
+            copied=record.checkpoint.points,
+            total=record.total,
+            rate=rate,
+            eta=left / rate if rate and not record.checkpoint.done else None,
+            backlog=backlog,
+            dead_letters=(await Ledger(self.store).dead(record.id, 0))[0],
+            tally=record.tally,
+            percent=record.view.percent,
+            strategy=record.strategy,
+            shadow=record.shadow,
+            verified=self._verdict(record),
+            verified_at=record.verification.finished_at,
+            findings=record.verification.found,
+            gates=tuple(await self._closed(record, backlog)),
+        )
+
+    async def start(self, say: Say) -> Migration:
+        """Let the controller prepare, capture and copy."""
+        return await self._apply(say, "start", lambda one: one.model_copy(update={"started": True}))
+
+    async def pause(self, say: Say) -> Migration:
+        """Stop the copying; writes go on being captured and brought over."""
+        return await self._apply(say, "pause", lambda one: one.model_copy(update={"paused": True}))
+
+    async def resume(self, say: Say) -> Migration:
+        """Go on after a pause, or where a failure has stopped it."""
+
+        def go_on(one: Migration) -> Migration:
+            back = one.moved("resume") if one.state is State.FAILED else one
+            return back.model_copy(update={"paused": False})
+
+        return await self._apply(say, "resume", go_on)
+
+    async def set(
+        self, say: Say, *, pace: Mapping[str, Any] | None = None, strategy: Strategy | None = None
+    ) -> Migration:
+        """Change limits or the strategy of reads. Raises pydantic's ValidationError for limits that make no sense."""
+
+        def adjust(one: Migration) -> Migration:
+            limits = Pace.model_validate({**one.pace.model_dump(), **(pace or {})})
+            return one.model_copy(update={"pace": limits, "strategy": strategy or one.strategy})
+
+        return await self._apply(say, "set", adjust)
+
+    async def shadow(self, say: Say, percent: float) -> Migration:
+        """Send a share of queries to the target as well, off the client's path."""
+        _check_percent(percent)
+        return await self._apply(say, "shadow", lambda one: one.model_copy(update={"shadow": percent}))
+
+    async def verify(self, say: Say) -> Migration:
+        """Have everything compared from the beginning."""
+        return await self._apply(say, "verify", ask_again)
+
+    async def repair(self, say: Say) -> int:
+        """Bring over again what the last verification found; how many points that are."""
+        record = await self.store.find(say.collection)
+        _allow(record, "repair")
+        found = await Ledger(self.store).found(record.id, None)
+        if found and not say.dry_run:
+            mark = await self.journal.mark(record.id, list(found), f"repair by {say.actor}")
+            await self.journal.close(mark)
+        await self._apply(say, "repair", lambda one: one)
+        return len(found)
+
+    async def switch(self, say: Say, percent: float, *, force: bool = False) -> Migration:
+        """Have a share of reads answered by the target; 100 is all. `force` passes closed gates, and is told."""
+        _check_percent(percent)
+        record = await self.store.find(say.collection)
+        _allow(record, "switch")
+        closed = await self._closed(record, await self.journal.backlog(record.id))
+        if closed and not force:
+            raise GateClosed(collection=say.collection, step="switch", reasons=closed)
+        step = "switch" if percent == 100 else "canary"
+
+        def move(one: Migration) -> Migration:
+            return one.moved(step).model_copy(update={"percent": percent})
+
+        forced = f" (forced past: {'; '.join(closed)})" if closed else ""
+        return await self._apply(say, f"switch to {percent:g} %{forced}", move, verb="switch")
+
+    async def reverse(self, say: Say) -> Migration:
+        """Have all reads answered by the old index again."""
+        back = {"percent": 0.0, "completing": False}
+        return await self._apply(say, "reverse", lambda one: one.moved("reverse").model_copy(update=back))
+
+    async def complete(self, say: Say) -> Migration:
+        """Leave the old index behind, as soon as no write waits any more."""
+        return await self._apply(say, "complete", lambda one: one.model_copy(update={"completing": True}))
+
+    async def cancel(self, say: Say) -> Migration:
+        """Give up: the controller destroys the target that it has made."""
+        return await self._apply(say, "cancel", lambda one: one.moved("cancel").model_copy(update={"percent": 0.0}))
+
+    async def _apply(self, say: Say, step: str, change: Change, verb: str | None = None) -> Migration:
+        record = await self.store.find(say.collection)
+        checked = partial(_checked, verb or step, change)
+        if say.dry_run:
+            return checked(record)
+        return await self.store.change(record.id, checked, actor=say.actor, step=step, reason=say.reason)
+
+    async def _closed(self, record: Migration, backlog: Backlog) -> list[str]:
+        """What stands against sending reads to the target."""
+        reasons = []
+        if not record.checkpoint.done:
+            reasons.append(f"{record.checkpoint.points:,} of {record.total:,} points are copied")
+        if backlog.age > _BACKLOG_SECONDS:
+            reasons.append(f"{backlog.count:,} written points wait, the oldest for {backlog.age:.0f} s")
+        verdict = self._verdict(record)
+        if verdict != "fresh":
+            reasons.append(f"the last verification is {verdict}; say verify")
+        elif record.verification.found:
+            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(record.verification.found.items()))
+            reasons.append(f"the last verification found {counts}; say repair, then verify")
+        return reasons
+
+    def _verdict(self, record: Migration) -> Verdict:
+        if record.verification.finished_at is None:
+            return "never"
+        return "fresh" if self.store.clock() - record.verification.finished_at <= FRESH_SECONDS else "stale"
+
+    def _rate(self, record: Migration, events: Sequence[Event]) -> float | None:
+        began = [event.at for event in events if event.step in ("backfill", "walk again")]
+        ended = [event.at for event in events if event.step == "sync"]
+        if not began or not record.checkpoint.points:
+            return None
+        until = ended[-1] if ended and ended[-1] > began[-1] else self.store.clock()
+        return record.checkpoint.points / max(until - began[-1], 1e-3)
+
+
+def _checked(verb: str, change: Change, record: Migration) -> Migration:
+    _allow(record, verb)
+    return change(record)
+
+
+def _allow(record: Migration, verb: str) -> None:
+    if record.state not in VERBS[verb]:
+        raise IllegalMove(
+            collection=record.spec.collection, step=verb, state=record.state, allowed=verbs_of(record.state)
+        )
+
+
+def _check_percent(percent: float) -> None:
+    if not 0 <= percent <= 100:
+        raise ValueError(f"{percent:g} is no percentage; give 0 to 100")
