@@ -117,6 +117,7 @@ class RequestContext(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})  # lower-case names
     model_param: str = "embedding_model"  # the search parameter that declares a model
     find_schema: Callable[[str], Schema | None] = lambda collection: None
+    query: str = ""  # of the request line, after its "?"
 
 
 NO_CONTEXT = RequestContext()

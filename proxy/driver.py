@@ -116,7 +116,7 @@ def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], sna
         body = unframe(incoming.body, named.get("grpc-encoding"), operation.name, limit)
     else:
         body = inflate(incoming.body, named.get("content-encoding"), operation.name, limit)
-    context = RequestContext(named, snapshot.config.detect.param, worker.schemas.find)
+    context = RequestContext(named, snapshot.config.detect.param, worker.schemas.find, incoming.query)
     try:
         return worker.dialect.read_request(operation, incoming.path, body, context)
     except MalformedError as error:

@@ -7,7 +7,8 @@ forms     numbers as Milvus stores them: float32, float16, bfloat16, int8
 slots     where vectors, texts and scores stand in a gRPC message, and how edits go back in
 columns   vectors of a FieldData column;  placeholder: those of a search
 search, write, read    gRPC requests and answers
-describe  the fields of a collection, and the lengths that clients are told
+rest      JSON requests and answers, v2 and v1; rest_slots: how a vector stands in them
+describe  the fields of a collection, and the lengths that clients are told; rest_describe: the same in JSON
 failure   Milvus's own form of an error
 """
 

@@ -8,14 +8,18 @@ from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, Re
 from .describe import MilvusSchemas
 from .failure import form_failure
 from .message import MilvusMessage
-from .methods import GRPC_METHODS
+from .methods import GRPC_METHODS, REST_METHODS
+from .rest import read_answer as read_rest_answer
 
 
 class MilvusDialect:
     """See dialect.Dialect."""
 
     kind = "milvus"
-    operations: Sequence[Operation] = tuple(method.operation for method in GRPC_METHODS.values())
+    operations: Sequence[Operation] = (
+        *(method.operation for method in GRPC_METHODS.values()),
+        *(method.operation for method in REST_METHODS.values()),
+    )
     schemas: SchemaCodec | None = MilvusSchemas()
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
@@ -24,18 +28,23 @@ class MilvusDialect:
         if transport == "grpc":
             found = GRPC_METHODS.get(path)
             return None if found is None else found.operation
-        return None
+        named = REST_METHODS.get((method, path.rstrip("/")))
+        return None if named is None else named.operation
 
     def read_request(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
     ) -> MilvusMessage:
         """The slots of a request. Raises MalformedError with the byte offset and, for gRPC, the field path."""
+        if operation.transport == "rest":
+            return REST_METHODS[operation.method, operation.path].request(body, context)
         return GRPC_METHODS[operation.path].request(body, context)
 
     def read_answer(self, operation: Operation, request: Message, body: bytes) -> MilvusMessage:
         """The slots of the answer to a request that `read_request` has read. Raises MalformedError."""
         if not isinstance(request, MilvusMessage):
             raise TypeError(f"{operation.name}: the request was read by another dialect ({type(request).__name__})")
+        if operation.transport == "rest":
+            return read_rest_answer(body, request)
         read = GRPC_METHODS[operation.path].answer
         if read is None:
             return MilvusMessage(body, request.collections, (), False, False, request.editor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..dialect import Edit, Slot
+from ..dialect import Edit, Schema, Slot
 
 Editor = Callable[[bytes, Sequence[Edit]], bytes]
 DEFAULT_DATABASE = "default"
@@ -23,6 +23,7 @@ class MilvusMessage(NamedTuple):
     wants_vectors: bool
     unsettled: bool
     editor: Editor
+    schema: Schema | None = None  # that a request was read with, for its answer
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced. Raises ValueError for rows that do not fit their slot."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..dialect import Operation, RequestContext
-from . import describe, read, search, write
+from . import describe, read, rest, search, write
 from .message import MilvusMessage
 from .schema import SERVICE
 
@@ -41,3 +41,39 @@ _GRPC: Final = (
     _grpc("BatchDescribeCollection", describe.read_batch_describe, None, describes=True),
 )
 GRPC_METHODS: Final = {method.operation.path: method for method in _GRPC}
+
+
+@dataclass(frozen=True, slots=True)
+class RestMethod:
+    """An operation with the reader of its requests; all REST answers with rows are read alike."""
+
+    operation: Operation
+    request: rest.RestRequestReader
+
+
+def _rest(
+    name: str, path: str, request: rest.RestRequestReader, method: str = "POST", describes: bool = False
+) -> RestMethod:
+    writes = request is rest.read_rows
+    return RestMethod(Operation(name, "rest", method, path, writes, not writes and not describes, describes), request)
+
+
+_V2: Final = "/v2/vectordb"
+_V1: Final = "/v1/vector"
+_REST: Final = (
+    _rest("Insert", f"{_V2}/entities/insert", rest.read_rows),
+    _rest("Upsert", f"{_V2}/entities/upsert", rest.read_rows),
+    _rest("Search", f"{_V2}/entities/search", rest.read_search),
+    _rest("HybridSearch", f"{_V2}/entities/hybrid_search", rest.read_search),
+    _rest("HybridSearch", f"{_V2}/entities/advanced_search", rest.read_search),
+    _rest("Query", f"{_V2}/entities/query", rest.read_selection),
+    _rest("Query", f"{_V2}/entities/get", rest.read_selection),
+    _rest("DescribeCollection", f"{_V2}/collections/describe", rest.read_description, describes=True),
+    _rest("Insert", f"{_V1}/insert", rest.read_rows),
+    _rest("Upsert", f"{_V1}/upsert", rest.read_rows),
+    _rest("Search", f"{_V1}/search", rest.read_search),
+    _rest("Query", f"{_V1}/query", rest.read_selection),
+    _rest("Query", f"{_V1}/get", rest.read_selection),
+    _rest("DescribeCollection", f"{_V1}/collections/describe", rest.read_description, "GET", describes=True),
+)
+REST_METHODS: Final = {(method.operation.method, method.operation.path): method for method in _REST}
