@@ -63,7 +63,8 @@ def run_demo(settings: Settings) -> None:
         latency = take_times(stage, ports, vectors, found.adapter)
         _report(console, packages, found, latency)
         _write(folder / "demo.json", packages, found, latency)
-        console.print(f"[bright_black]{time.perf_counter() - started:.0f} s in all; {folder / 'demo.json'}[/]")
+        seconds = time.perf_counter() - started
+        console.print(f"[bright_black]{seconds:.0f} s in all; {folder / 'demo.json'}[/]", highlight=False)
         if settings.picture is not None:
             console.save_svg(str(settings.picture), title="crossfade demo")
         if settings.keep:
@@ -100,7 +101,8 @@ def _report(console: Console, packages: list[Package], found: Found, latency: di
     show_rows(console, found.rows, f"{len(found.old.rankings)} queries; the right answer is the synopsis' own package")
     refusal = next((row for row in found.rows if row.refused), None)
     if refusal is not None:
-        console.print(f"  [red]naive: {refusal.refused} refused[/] by the database: {escape(refusal.note)}\n")
+        told = f"  [red]naive: {refusal.refused} refused[/] by the database: {escape(refusal.note)}\n"
+        console.print(told, highlight=False)
     examples = choose_examples(packages, found.old, found.new, gains=2, losses=1)
     show_examples(
         console,

@@ -113,7 +113,7 @@ def show_rows(console: Console, rows: Sequence[Row], title: str) -> None:
 
 def _bar(value: float, width: int = 20) -> str:
     full = round(value * width)
-    return f"[green]{'█' * full}[/][bright_black]{'·' * (width - full)}[/]"
+    return f"[green]{'━' * full}[/][bright_black]{'·' * (width - full)}[/]"
 
 
 def show_examples(console: Console, examples: Sequence[Example], title: str) -> None:
