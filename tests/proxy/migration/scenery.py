@@ -99,6 +99,7 @@ class ServingWorker:
         self.collection, self.migration = record.spec.collection, record.id
         self.name = f"worker-{uuid.uuid4().hex[:6]}"
         self.view = record.view
+        self.stopping = False
         self._under_way: dict[object, int] = {}
 
     async def follow(self) -> None:
@@ -107,8 +108,13 @@ class ServingWorker:
             self.view = (await self.store.read(self.migration)).view
             await asyncio.sleep(0.02)
 
+    @property
+    def seen(self) -> int:
+        """The oldest version that anything here still acts on."""
+        return min([self.view.version, *self._under_way.values()])
+
     async def have_seen(self, migration: str, version: int) -> bool:
-        return min([self.view.version, *self._under_way.values()]) >= version
+        return self.seen >= version
 
     async def write(
         self, ids: Sequence[int | str], forward: Callable[[], object], natives: dict[int | str, Native] | None = None
