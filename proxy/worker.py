@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 from pyvoy.asgi.httpclient import HTTPTransport
 
 from crossfade.adapters.base import Map
@@ -19,8 +20,9 @@ from .batching import Batcher, Float32
 from .config_fields import serving_upstream
 from .encoders import Encoder, build_encoder
 from .envoy_clusters import cluster_name
-from .exchange import TextJob
+from .exchange import Plan, TextJob
 from .live import Live
+from .observing import ROWS, Observer
 from .routing import Snapshot
 from .schemas import Schemas
 from .telemetry import Tally, write_atomically
@@ -52,7 +54,9 @@ class Worker:
         self._encoders: dict[str, tuple[object, Encoder]] = {}
         self._targets: dict[tuple[int, Transport], Target] = {}
         self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
-        self._flushing = asyncio.get_running_loop().create_task(self._flush_forever())
+        self._observer = Observer(live.snapshot.config.state)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._flush_forever()), loop.create_task(self._observe_forever())]
 
     def target(self, snapshot: Snapshot, transport: Transport) -> Target:
         """Where requests of this listener go."""
@@ -72,9 +76,12 @@ class Worker:
         return Target(name, address, HTTPTransport(cluster_name(name, transport), timeout=_NO_TIMEOUT))
 
     def samples(self) -> bool:
-        """Whether the fingerprint looks at this request where it only counts: at one in 16."""
+        """Whether the fingerprint looks at this request where it only counts: at one in 17.
+
+        A prime, so that requests that come in a regular pattern are all looked at in their turn.
+        """
         self._requests += 1
-        return self._requests & 15 == 1
+        return self._requests % 17 == 1
 
     def warn(self, message: str) -> None:
         """Log a warning that any request can cause, at most once a second."""
@@ -106,6 +113,26 @@ class Worker:
             return work(*given)
         return await self.batcher.off_loop(work, *given)
 
+    def observe(self, plan: Plan) -> None:
+        """Add the query vectors of a request that was answered to what is known of their model's queries."""
+        for job in plan.jobs:
+            if job.slots[0].role is Role.QUERY:
+                slots = job.slots[:ROWS]
+                rows = slots[0].rows if len(slots) == 1 else np.concatenate([slot.rows[:ROWS] for slot in slots])
+                self._observer.see(job.space, job.model, rows)
+        for text in plan.texts:
+            if text.row is not None and text.slot.role is Role.QUERY:
+                self._observer.see(text.space, text.model, text.row)
+
+    async def _observe_forever(self) -> None:
+        """Add up what was seen once a second, in a thread, and for the last time when the worker stops."""
+        try:
+            while True:
+                await asyncio.sleep(_FLUSH_SECONDS)
+                await asyncio.to_thread(self._observer.settle, self._observer.take())
+        finally:
+            self._observer.close()
+
     async def _flush_forever(self) -> None:
         """Write the tally once a second, and when the worker stops."""
         try:
@@ -124,4 +151,5 @@ class Worker:
 
     def stop(self) -> None:
         """End what runs in the background."""
-        self._flushing.cancel()
+        for task in self._tasks:
+            task.cancel()

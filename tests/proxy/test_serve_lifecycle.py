@@ -247,12 +247,20 @@ def sample(metrics: str, name: str, **labels: str) -> float:
 FOREIGN = qdrant.SearchPoints(collection_name="docs", vector=(-toy_vectors(1, 1, NEW)[0]).tolist(), limit=1)
 
 
+@pytest.fixture
+def sound(running: Serving) -> Iterator[str]:
+    """The configuration's text, which is put back afterwards."""
+    text = running.config.read_text()
+    yield text
+    running.config.write_text(text)
+    assert httpx.post(f"{running.admin}/reload").json()["problem"] is None
+
+
 @pytest.mark.parametrize("mode", ["off", "count", "warn", "refuse"])
 def test_a_vector_unlike_its_models_is_counted_told_or_refused(
-    mode: str, running: Serving, upstream: Recorders
+    mode: str, sound: str, running: Serving, upstream: Recorders
 ) -> None:
     upstream.reset()
-    sound = running.config.read_text()
     running.config.write_text(f"{sound}detect: {{fingerprint: {mode}}}\n")
     assert httpx.post(f"{running.admin}/reload").json()["problem"] is None
     counted = {"collection": "docs", "model": "new"}
@@ -275,8 +283,6 @@ def test_a_vector_unlike_its_models_is_counted_told_or_refused(
         assert sample(running.metrics(), "crossfade_foreign_vectors_total", **counted) == before
     told = running.written().count("looks like none of the known models") - logged
     assert (1 <= told < 20) if mode == "warn" else told == 0
-    running.config.write_text(sound)
-    httpx.post(f"{running.admin}/reload")
 
 
 def test_metrics_have_what_an_operator_asks_for(running: Serving, upstream: Recorders) -> None:
