@@ -168,6 +168,15 @@ class Store:
 
         return await self.write(prolong, lease)
 
+    async def leader(self, name: str) -> Lease | None:
+        """Who has held a lease last, whether or not it has expired; None when nobody ever has."""
+
+        def find(connection: Connection) -> Lease | None:
+            row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
+            return None if row is None else Lease(row.name, row.holder, row.token, row.expires)
+
+        return await self.look(find)
+
     async def release(self, lease: Lease) -> None:
         """Let another controller follow at once. Raises LeaseLost."""
         await self.renew(lease, 0)

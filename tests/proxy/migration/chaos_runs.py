@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossfade.proxy.migration.machine import State
+from crossfade.proxy.migration.runner import LEASE
 from crossfade.proxy.migration.verbs import Say, Verbs
 from tests.proxy.migration.scenery import Differences, Scene, find_differences, id_of, set_up, write_at_random
 
@@ -43,7 +44,8 @@ async def run_chaos(
         child = await _start(url, grpc_port, rest_port, seen)
         try:
             for _ in range(kills):
-                await asyncio.sleep(chance.uniform(0.6, 2.6))  # an interpreter takes most of a second to start
+                await _until_leading(scene, child)
+                await asyncio.sleep(chance.uniform(0.0, 1.2))
                 outcome.kills[(await scene.now()).state] += 1
                 os.kill(child.pid, signal.SIGKILL)
                 await child.wait()
@@ -65,6 +67,17 @@ async def run_chaos(
 async def _start(url: str, grpc_port: int, rest_port: int, seen: Path) -> Process:
     command = [sys.executable, "-m", "tests.proxy.migration.controller_child", url, str(grpc_port), str(rest_port)]
     return await asyncio.create_subprocess_exec(*command, str(seen), cwd=ROOT)
+
+
+async def _until_leading(scene: Scene, child: Process) -> None:
+    """A child that has only just been started would be killed before it did anything."""
+    for _ in range(1200):
+        leader = await scene.store.leader(LEASE)
+        if leader is not None and leader.holder.endswith(f":{child.pid}"):
+            return
+        assert child.returncode is None, "the controller ended by itself"
+        await asyncio.sleep(0.05)
+    raise AssertionError("the controller does not come to lead")
 
 
 async def _perhaps_move(scene: Scene, chance: random.Random) -> None:

@@ -34,7 +34,7 @@ async def main(url: str, grpc_port: int, rest_port: int, seen: Path) -> None:
 
     @asynccontextmanager
     async def open_bench(_: Migration) -> AsyncIterator[Bench]:
-        yield Bench(QdrantIndex(client), TestEncoder(delay=0.01))
+        yield Bench(QdrantIndex(client), TestEncoder(delay=0.15))
 
     tools = Tools(Store(url), Journal(url), SeenInFile(seen), open_bench)
     await Controller(tools, ttl=TTL).run()

@@ -20,6 +20,7 @@ from crossfade.proxy.encoders import Role
 from crossfade.proxy.errors import EncoderFailed
 from crossfade.proxy.migration.conduct import Bench, Tools
 from crossfade.proxy.migration.journal import Journal, Mark, Native
+from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Migration, Spec
 from crossfade.proxy.migration.runner import Controller
 from crossfade.proxy.migration.store import Store
@@ -119,9 +120,11 @@ class ServingWorker:
     async def write(
         self, ids: Sequence[int | str], forward: Callable[[], object], natives: dict[int | str, Native] | None = None
     ) -> None:
-        """Mark, forward to the old index, close."""
+        """Mark, forward to the old index, close; once the migration is completed, writes are not the old index's."""
         while self.view.holds_writes:
             await asyncio.sleep(0.01)
+        if self.view.state is State.COMPLETED:
+            return
         token = object()
         self._under_way[token] = self.view.version
         try:
