@@ -1,7 +1,9 @@
 """The tables of migrations, on SQLite (one machine) or PostgreSQL (several), and how their transactions are made.
 
 SQLite runs in WAL mode with synchronous=FULL: a transaction that has returned survives the loss of power. Writing
-transactions take the write lock at their begin, so that what they read cannot change before they write.
+transactions take the write lock at their begin, so that what they read cannot change before they write. On SQLite, give
+journal and store a file each: nothing joins them in one transaction, and a journal under heavy writing would keep the
+controller waiting for its lease.
 """
 
 from __future__ import annotations

@@ -53,16 +53,13 @@ class UnknownMigration(OperatorError):
 
 
 class LeaseLost(OperatorError):
-    """Another controller has taken over."""
+    """Another controller has taken over, or may have."""
 
     http_status = 409
     label = "lease_lost"
 
-    def __init__(self, *, name: str, holder: str, token: int, current: int, by: str) -> None:
-        super().__init__(
-            f"lease {name!r}: {holder} holds token {token}, but {by} has taken over with token {current}; "
-            "only the newest holder may write"
-        )
+    def __init__(self, *, name: str, holder: str, token: int, reason: str) -> None:
+        super().__init__(f"lease {name!r}: {holder} with token {token} may not write any more: {reason}")
 
 
 class BadPlan(OperatorError):

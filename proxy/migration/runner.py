@@ -40,7 +40,8 @@ class Held:
         """The lease. Raises LeaseLost when it may have run out."""
         if time.monotonic() > self._until:
             one = self._lease
-            raise LeaseLost(name=one.name, holder=one.holder, token=one.token, current=one.token, by="its own expiry")
+            reason = "it could not be renewed in time; is the machine or the database overloaded?"
+            raise LeaseLost(name=one.name, holder=one.holder, token=one.token, reason=reason)
         return self._lease
 
 

@@ -213,7 +213,8 @@ def _fence(connection: Connection, lease: Lease | None) -> None:
         return
     row = connection.execute(select(leases).where(leases.c.name == lease.name).with_for_update()).one()
     if row.token != lease.token:
-        raise LeaseLost(name=lease.name, holder=lease.holder, token=lease.token, current=row.token, by=row.holder)
+        reason = f"{row.holder} has taken over with token {row.token}"
+        raise LeaseLost(name=lease.name, holder=lease.holder, token=lease.token, reason=reason)
 
 
 def _read(connection: Connection) -> list[Migration]:

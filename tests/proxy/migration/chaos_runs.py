@@ -54,7 +54,7 @@ async def run_chaos(
             record = await scene.until(lambda one: one.checkpoint.done and one.state is not State.BACKFILLING, 300)
             outcome.encoded = record.tally.encoded
             scene.worker.stopping = True
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5)  # writes whose end is unknown settle
             await scene.until_quiet(300)
             outcome.differences = await find_differences(scene.client, scene.record.spec)
         finally:

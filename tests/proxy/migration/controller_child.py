@@ -14,9 +14,9 @@ from crossfade.proxy.migration.journal import Journal
 from crossfade.proxy.migration.record import Migration
 from crossfade.proxy.migration.runner import Controller
 from crossfade.proxy.migration.store import Store
-from tests.proxy.migration.scenery import TestEncoder, connect
+from tests.proxy.migration.scenery import TestEncoder, connect, journal_of
 
-TTL = 1.0
+TTL = 3.0
 
 
 class SeenInFile:
@@ -36,7 +36,7 @@ async def main(url: str, grpc_port: int, rest_port: int, seen: Path) -> None:
     async def open_bench(_: Migration) -> AsyncIterator[Bench]:
         yield Bench(QdrantIndex(client), TestEncoder(delay=0.15))
 
-    tools = Tools(Store(url), Journal(url), SeenInFile(seen), open_bench)
+    tools = Tools(Store(url), Journal(journal_of(url)), SeenInFile(seen), open_bench)
     await Controller(tools, ttl=TTL).run()
 
 

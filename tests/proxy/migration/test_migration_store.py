@@ -94,7 +94,7 @@ async def test_an_old_controller_writes_nothing_after_another_has_taken_over(tmp
     now = 1061.0
     new = await held(store, "b")
     assert new.token == old.token + 1
-    with pytest.raises(LeaseLost, match="a holds token 1, but b has taken over with token 2"):
+    with pytest.raises(LeaseLost, match="a with token 1 may not write any more: b has taken over with token 2"):
         await store.change(made.id, lambda one: one.moved("prepare"), lease=old)
     with pytest.raises(LeaseLost):
         await Ledger(store).report(made.id, {1: "missing"}, [], old)

@@ -79,7 +79,7 @@ async def test_only_a_cancelled_migration_destroys_its_target_and_never_the_old_
 async def test_a_target_that_others_have_filled_is_refused_and_survives_the_cancelling(scene: Scene) -> None:
     spec = scene.record.spec
     await scene.client.create_collection(spec.target, models.VectorParams(size=4, distance=models.Distance.DOT))
-    await scene.client.upsert(spec.target, [models.PointStruct(id=1, vector=[1, 2, 3, 4])], wait=True)
+    await scene.client.upsert(spec.target, [models.PointStruct(id=1, vector=[1.0, 2.0, 3.0, 4.0])], wait=True)
     async with scene.led():
         record = await scene.until(lambda one: one.state is State.FAILED)
         assert record.failed_in is State.PLANNED
