@@ -79,7 +79,7 @@ def fit(
     """Fit an adapter from a new model into an index.
 
     From pairs of vectors in files, or from a live collection. A collection that was interrupted goes on where it was
-    when the same command is given again.
+    when the same command is given again. Where --queries gives none, the queries that `serve` observed count.
     """
     from .cli_sample import Collecting, Material, read_queries
 
@@ -141,6 +141,7 @@ def _fit(material: Material, *, method: str, seed: int, seconds: float | None) -
             target_model=material.index_model,
             method=method,
             queries=material.queries,
+            query_mean=material.query_mean,
             corpus_size=material.corpus_size,
             metric=material.metric,
             seed=seed,

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from crossfade.adapters.base import Float32
     from crossfade.adapters.calibrate import Metric
     from crossfade.adapters.pairs import Pairs
@@ -17,9 +20,16 @@ if TYPE_CHECKING:
     from .config_fields import VectorField
 
 
+_FEWEST_OBSERVED = 50
+_DRAWN = 1_000
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """Pairs, observed queries of the new model, both names, the index's size and metric, the adapter's place."""
+    """Pairs, observed queries of the new model, both names, the index's size and metric, the adapter's place.
+
+    query_mean is that of the queries that `serve` observed; queries are then drawn from their distribution.
+    """
 
     pairs: Pairs
     queries: Float32 | None
@@ -28,6 +38,7 @@ class Material:
     corpus_size: int | None
     metric: Metric
     out: Path
+    query_mean: NDArray[np.float64] | None = None
 
 
 def read_queries(path: Path | None) -> Float32 | None:
@@ -82,12 +93,14 @@ class Collecting:
                 _say_kept(work)
                 with progress_bar("documents") as step:
                     found = await collect_pairs(documents, encoder, plan, work, parallel=parallel, progress=step)
-            queries = await self._queries(encoder)
+            queries, mean = await self._queries(encoder), None
+            if queries is None and config.detect.observe:
+                queries, mean = self._observed(config, field.name)
         finally:
             await encoder.close()
         _say_left_out(found.without_text, found.without_vector)
         pairs = make_pairs(found.source, found.target, source_name=f"{self.collection} on {upstream}")
-        return Material(pairs, queries, self.model, field.index_model, count, found_field.distance, out)
+        return Material(pairs, queries, self.model, field.index_model, count, found_field.distance, out, mean)
 
     def _find(self, config: Config) -> tuple[VectorField, str]:
         from .cli_output import UsageProblem
@@ -117,6 +130,18 @@ class Collecting:
                 f"collections.{self.collection}.adapters.{self.model}"
             )
         return self.out or field.adapters[self.model]
+
+    def _observed(self, config: Config, field: str) -> tuple[Float32 | None, NDArray[np.float64] | None]:
+        """Vectors drawn as the queries that `serve` saw are distributed, and these queries' mean; None for too few."""
+        from .observing import Key, read_observed
+
+        found = read_observed(config.state, Key(self.collection, field, self.model), config.models[self.model].dim)
+        if found is None:
+            return None, None
+        used = found.count >= _FEWEST_OBSERVED
+        doing = "used" if used else f"too few to be used, {_FEWEST_OBSERVED} would be enough"
+        typer.echo(f"observed queries of {self.model} in {config.state}: {found.count:,}, {doing}", err=True)
+        return (found.sample(_DRAWN, seed=self.seed), found.mean) if used else (None, None)
 
     async def _queries(self, encoder: Any) -> Float32 | None:
         if self.queries is None or self.queries.suffix != ".txt":

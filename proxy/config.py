@@ -203,6 +203,8 @@ class Detect(Section):
     """Models by client identity, for clients that declare nothing."""
     fingerprint: Literal["off", "count", "warn", "refuse"] = "count"
     """What to do with vectors that do not look like the declared model's."""
+    observe: bool = True
+    """Keeps mean and covariance of each model's query vectors in `state`, from which `fit` learns; no query is kept."""
 
 
 class Answers(Section):
@@ -251,5 +253,7 @@ class Config(Section):
     """Bounds that keep one request from hurting the others."""
     workers: int = Field(default=0, ge=0, le=1024)
     """Envoy processes; 0 is one a core."""
+    state: PathValue = written(".crossfade")
+    """Folder for what is learnt from traffic, next to this file; read at start."""
     log: Log = Log()
     """What is written to standard error."""

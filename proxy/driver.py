@@ -100,6 +100,8 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     headers = forwarded_headers(incoming.headers, dropped)
     response = await call_upstream(target, operation.method, incoming.authority, path, headers, body)
     worker.tally.latency["upstream"].observe(perf_counter() - mapped)
+    if snapshot.config.detect.observe and _carries_answer(operation, response):
+        worker.observe(plan)
     back = _Back(b"", False, "")
     if plan.reads_answer and _carries_answer(operation, response):
         back = await _map_back(worker, incoming, message, plan, declared, snapshot, target, response)
@@ -139,7 +141,7 @@ async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]
         if job.map is not None:
             edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:
-        row = await worker.encode(text, snapshot)
+        row = text.row = await worker.encode(text, snapshot)
         edits.append((text.slot, row if text.map is None else await worker.apply(text.map, row)))
     return edits
 

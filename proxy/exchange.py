@@ -76,6 +76,7 @@ class TextJob:
     model: str
     map: Map | None
     slot: TextSlot
+    row: Float32 | None = None  # (1, dim) of its model, once it is encoded
 
 
 @dataclass(slots=True)
@@ -158,15 +159,13 @@ def plan_answer(answer: Message, plan: Plan, declared: Declared, snapshot: Snaps
 
 
 def plan_dims(dims: Iterable[DimSlot], declared: Declared, snapshot: Snapshot) -> list[tuple[DimSlot, int]]:
-    """Decide which lengths a client is told of fields that hold another model's vectors than it sends.
-
-    Raises RequestError for a declared model that the field does not take.
-    """
+    """Decide which lengths a client is told of fields that hold another model's vectors than it sends."""
     edits = []
     for slot in dims:
         space = snapshot.find_space(slot.collection, slot.field or "")
         if space is not None and slot.dim == space.dims[space.index_model]:
-            model = detect_model(space, declared, Role.RESULT, None, None, snapshot.models)
+            asked = declared if declared.whole in space.dims else declared.without()
+            model = detect_model(space, asked, Role.RESULT, None, None, snapshot.models)
             if space.dims[model] != slot.dim:
                 edits.append((slot, space.dims[model]))
     return edits
@@ -219,9 +218,9 @@ def _open_declared(slot: VectorSlot, message: Message, declared: Declared, snaps
         return _open_job(slot, declared, snapshot)
     except ModelNotMapped:
         spaces = (snapshot.find_space(one.collection, one.field or "") for one in message.slots)
-        if not any(space is not None and declared.header in space.dims for space in spaces):
+        if not any(space is not None and declared.whole in space.dims for space in spaces):
             raise
-    return _open_job(slot, declared._replace(header=None), snapshot)
+    return _open_job(slot, declared.without(), snapshot)
 
 
 def _open_job(slot: VectorSlot, declared: Declared, snapshot: Snapshot) -> Job | None:
@@ -287,7 +286,7 @@ def _open_result(slot: VectorSlot, plan: Plan, declared: Declared, snapshot: Sna
         return None
     model = plan.models.get((space.collection, space.field))
     if model is None:
-        if declared.header is not None and declared.header not in space.dims:
+        if declared.whole is not None and declared.whole not in space.dims:
             return None  # another field's model: this one's vectors stay as they are
         model = detect_model(space, declared, Role.RESULT, None, None, snapshot.models)
     if model == space.index_model:

@@ -26,6 +26,7 @@ from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
 from .live import AdapterShelf
 from .loading import read_config
+from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
 from .routing import build_snapshot
@@ -178,6 +179,9 @@ class Supervisor:
             "draining": self.draining,
             "last_problem": self.last_problem,
             "workers": workers,
+            "observed": [
+                {**key._asdict(), "queries": count} for key, count in count_observed(self.config.state).items()
+            ],
         }
 
     async def metrics(self) -> bytes:

@@ -19,6 +19,8 @@ from qdrant_client import QdrantClient, models
 from crossfade.adapters.store import load_adapter
 from crossfade.adapters.vectors import normalise_rows
 from crossfade.backends.embedded import QdrantServer
+from crossfade.proxy.observing import Observer, Sighting
+from crossfade.proxy.routing import Space
 
 from .cli_runs import Run, make_run
 
@@ -147,6 +149,22 @@ def test_fit_encodes_query_texts_with_the_new_model(run: Run, folder: Path, serv
     ran = run(*words, "--queries", folder / "queries.txt")
     assert ran.code == 0, ran.err
     assert "what?" in (folder / "calls.log").read_text()
+
+
+@pytest.mark.parametrize(("count", "told"), [(300, "300, used"), (20, "20, too few to be used, 50 would be enough")])
+def test_fit_learns_from_the_queries_that_serve_observed(
+    run: Run, folder: Path, server: QdrantServer, count: int, told: str
+) -> None:
+    space = Space("docs", "", "old", "new", None, {"new": NEW_DIM}, {}, {})
+    observer = Observer(folder / ".crossfade")
+    observer.settle([Sighting(space, "new", two_views()[0][:count])])
+    observer.close()
+    words = ("fit", "--from-collection", folder / "crossfade.yaml", "docs", "--model", "new", "--method", "linear")
+    ran = run(*words, "--json")
+    assert ran.code == 0, ran.err
+    assert f"observed queries of new in {folder / '.crossfade'}: {told}" in ran.err
+    tried = {row["settings"]["centring"] for row in json.loads(ran.out)["card"]["figures"]["candidates"]}
+    assert ("queries" in tried) == (count >= 50)
 
 
 def test_a_killed_fit_goes_on_where_it_was(folder: Path, server: QdrantServer) -> None:
