@@ -31,6 +31,15 @@ class Declared(NamedTuple):
     header_name: str = ""
     port: str | None = None  # the model of the port it came in at
 
+    @property
+    def whole(self) -> str | None:
+        """The model declared for everything in the request."""
+        return self.header or self.port
+
+    def without(self) -> Declared:
+        """The same for a field that does not take that model."""
+        return self._replace(header=None, port=None)
+
 
 def read_declared(headers: Mapping[str, str], detect: Detect) -> Declared:
     """Read a request's headers (lower-case names; of a repeated one the last value counts)."""
