@@ -176,7 +176,7 @@ class Conduct:
     async def _backfill(self) -> None:
         while True:
             mark = await self._tools.journal.whole(self._id)
-            if mark is not None and mark.finished:
+            if mark is not None and mark.ended:
                 await self._change(lambda one: one.model_copy(update={"checkpoint": Checkpoint()}), "walk again")
                 await self._tools.journal.clear(self._id, [mark])
             record = await self._store.read(self._id)

@@ -101,7 +101,7 @@ async def converge(lane: Lane, limit: int) -> Moved | None:
     """
     seen = await lane.journal.dirty(lane.migration, limit)
     held = lane.claims.held
-    ready = [one for one in seen if one.finished and one.point is not None and one.point not in held]
+    ready = [one for one in seen if one.ended and one.point is not None and one.point not in held]
     if not ready:
         return None
     moved = await bring_over(lane, [one.point for one in ready if one.point is not None])

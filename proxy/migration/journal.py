@@ -15,7 +15,8 @@ calls `close_dead(writer, settles_in=seconds)`.
 
 The controller reads `dirty`, then the points, writes what it read to the target, and calls `clear`. A mark goes away
 only if its write had ended BEFORE `dirty` was asked, so that the point read afterwards shows it; marks that came later
-are not touched, because `clear` removes exactly the marks that `dirty` had seen.
+are not touched, because `clear` removes exactly the marks that `dirty` had seen. A point that is written to all the time
+is brought over all the same: each of its marks goes when its own write has ended.
 """
 
 from __future__ import annotations
@@ -76,16 +77,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Dirty:
-    """A touched point (None: every point), the marks that say so, and whether all those writes have ended."""
+    """A touched point (None: every point), its newest mark, the marks whose writes have ended, and whether all have."""
 
     point: PointId | None
-    seqs: tuple[int, ...]
+    seq: int
+    ended: tuple[int, ...]
     finished: bool
-
-    @property
-    def seq(self) -> int:
-        """The newest mark."""
-        return max(self.seqs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,7 @@ class Journal:
         return await self._committer.run(work, durable=True)
 
     async def dirty(self, migration: str, limit: int) -> Sequence[Dirty]:
-        """Up to `limit` touched points: those whose writes have ended first, the longest waiting before others."""
+        """Up to `limit` touched points: those with writes that have ended first, the longest waiting before others."""
         return await asyncio.to_thread(self._dirty, migration, limit)
 
     async def whole(self, migration: str) -> Dirty | None:
@@ -171,7 +168,7 @@ class Journal:
         mine = marks.c.migration == migration if only is None else and_(marks.c.migration == migration, only)
         joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
         first = (
-            select(marks.c.key, func.max(is_open).label("waits"), func.min(marks.c.seq).label("first"))
+            select(marks.c.key, func.min(is_open).label("waits"), func.min(marks.c.seq).label("first"))
             .select_from(joined)
             .where(mine)
             .group_by(marks.c.key)
@@ -204,14 +201,14 @@ class Journal:
         return frozenset(found)
 
     async def clear(self, migration: str, done: Sequence[Dirty]) -> int:
-        """Remove the marks of points that were brought over; marks unseen by `dirty`, or then unfinished, stay.
+        """Remove marks of points that were brought over; those unseen by `dirty`, or of writes then under way, stay.
 
-        Returns how many points were cleared.
+        Returns how many marks were removed.
         """
-        ended = [one for one in done if one.finished]
-        if ended:
-            await self._committer.run(partial(_clear, migration, ended, self.clock()), durable=False)
-        return len(ended)
+        ended = [one for one in done if one.ended]
+        if not ended:
+            return 0
+        return await self._committer.run(partial(_clear, migration, ended, self.clock()), durable=False)
 
     async def backlog(self, migration: str) -> Backlog:
         """How much waits."""
@@ -259,7 +256,8 @@ def _is_open(now: float) -> Case[int]:
 
 def _read_dirty(key: str, rows: Sequence[RowMapping]) -> Dirty:
     point = None if key == _ALL else read_key(key)
-    return Dirty(point, tuple(row["seq"] for row in rows), not any(row["open"] for row in rows))
+    ended = tuple(row["seq"] for row in rows if not row["open"])
+    return Dirty(point, max(row["seq"] for row in rows), ended, len(ended) == len(rows))
 
 
 def _insert_mark(
@@ -298,13 +296,15 @@ def _close_writer(writer: str, settles: float, connection: Connection) -> int:
     return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
 
 
-def _clear(migration: str, done: Sequence[Dirty], now: float, connection: Connection) -> None:
+def _clear(migration: str, done: Sequence[Dirty], now: float, connection: Connection) -> int:
+    removed = 0
     for one in done:
         key = _ALL if one.point is None else write_key(one.point)
-        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.seqs))
-        connection.execute(delete(marks).where(seen))
+        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.ended))
+        removed += connection.execute(delete(marks).where(seen)).rowcount
     settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
     connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
+    return removed
 
 
 def _forget(migration: str, connection: Connection) -> None:

@@ -54,6 +54,24 @@ async def test_no_acknowledged_write_is_lost_resurrected_or_overwritten_by_an_ol
     assert found.none, found
 
 
+async def test_a_point_that_is_written_to_all_the_time_is_brought_over_all_the_same(scene: Scene) -> None:
+    async with scene.led():
+        await scene.until(is_synced)
+        hanging = await scene.journal.mark(scene.id, [id_of(4)], "a write that hangs")
+        changed = point_of(id_of(4), "changed meanwhile")
+        name = scene.record.spec.collection
+        await scene.worker.write([id_of(4)], lambda: scene.client.upsert(name, [changed], wait=True))
+        for _ in range(200):
+            (left,) = await scene.journal.dirty(scene.id, 10)
+            if not left.ended:
+                break
+            await asyncio.sleep(0.05)
+        assert (left.seq, left.ended, left.finished) == (hanging.seq, (), False)
+        assert (await find_differences(scene.client, scene.record.spec)).none
+        await scene.journal.close(hanging)
+        await scene.until_quiet()
+
+
 async def test_a_vector_that_a_client_sent_goes_to_the_target_as_it_is_until_its_point_changes(scene: Scene) -> None:
     stored, sent = np.array(old_vector("mapped"), np.float32), np.arange(1, 25, dtype=np.float32)
     name, point = scene.record.spec.collection, id_of(1)

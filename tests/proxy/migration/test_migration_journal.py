@@ -54,7 +54,7 @@ async def test_a_mark_that_came_after_the_point_was_read_stays(journal: Journal)
     await journal.close(newer)
     await journal.clear("m", seen)
     (left,) = await journal.dirty("m", 10)
-    assert left.seqs == (newer.seq,)
+    assert left.ended == (newer.seq,)
 
 
 async def test_a_write_that_ended_after_dirty_was_asked_keeps_its_mark(journal: Journal) -> None:
@@ -66,11 +66,14 @@ async def test_a_write_that_ended_after_dirty_was_asked_keeps_its_mark(journal: 
 
 
 async def test_an_older_write_still_under_way_keeps_a_point_unfinished(journal: Journal) -> None:
-    await journal.mark("m", [7], "slow")
-    await journal.close(await journal.mark("m", [7], "fast"))
+    slow, fast = await journal.mark("m", [7], "slow"), await journal.mark("m", [7], "fast")
+    await journal.close(fast)
     (seen,) = await journal.dirty("m", 10)
-    assert len(seen.seqs) == 2
-    assert not seen.finished
+    assert (seen.seq, seen.ended, seen.finished) == (fast.seq, (fast.seq,), False)
+    await journal.close(slow)
+    assert await journal.clear("m", [seen]) == 1
+    (left,) = await journal.dirty("m", 10)
+    assert (left.seq, left.ended, left.finished) == (slow.seq, (slow.seq,), True)
 
 
 async def test_points_that_can_be_cleared_come_before_points_that_cannot(journal: Journal) -> None:
@@ -138,7 +141,7 @@ async def test_many_marks_at_once_are_all_kept_each_with_its_own_number(journal:
     assert len({mark.seq for mark in made}) == 400
     await asyncio.gather(*(journal.close(mark) for mark in made))
     seen = await journal.dirty("m", 100)
-    assert sum(len(one.seqs) for one in seen) == 400
+    assert sum(len(one.ended) for one in seen) == 400
     assert all(one.finished for one in seen)
 
 
