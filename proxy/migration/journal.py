@@ -15,8 +15,8 @@ calls `close_dead(writer, settles_in=seconds)`.
 
 The controller reads `dirty`, then the points, writes what it read to the target, and calls `clear`. A mark goes away
 only if its write had ended BEFORE `dirty` was asked, so that the point read afterwards shows it; marks that came later
-are not touched, because `clear` removes exactly the marks that `dirty` had seen. A point that is written to all the time
-is brought over all the same: each of its marks goes when its own write has ended.
+are not touched, because `clear` removes exactly the marks that `dirty` had seen. A point that is written to
+all the time is brought over all the same: each of its marks goes when its own write has ended.
 """
 
 from __future__ import annotations
