@@ -211,25 +211,26 @@ def running_crossfade(folder: Path, port: int, admin: int, upstream: int, *, col
 
 
 def config_of(folder: Path, port: int, admin: int, upstream: int, *, collections: bool) -> dict[str, Any]:
-    """A configuration (JSON is YAML) with a collection for each pair of dimensions, and two adapters more."""
-    dims = {f"new-{source}": source for source, _ in ADAPTED} | {f"old-{target}": target for _, target in ADAPTED}
+    """A configuration (JSON is YAML) with a collection for each pair of dimensions, five adapters in all."""
     docs: dict[str, Any] = {}
+    models: dict[str, Any] = {}
     for source, target in ADAPTED:
-        adapter = save_random(folder, source, target)
+        names = [f"new-{source}", *(f"more-{number}" for number in range(2) if source == ADAPTED[0][0])]
+        models |= {f"old-{target}": {"dim": target}, **{name: {"dim": source} for name in names}}
         docs[f"docs-{source}"] = {
             "index_model": f"old-{target}",
             "query_model": f"new-{source}",
-            "adapters": {f"new-{source}": str(adapter)},
+            "adapters": {name: str(save_random(folder, name, source, target)) for name in names},
         }
     return {
         "listen": {"qdrant": {"grpc": f"127.0.0.1:{port}"}, "admin": f"127.0.0.1:{admin}"},
         "upstreams": {"main": {"kind": "qdrant", "grpc": f"127.0.0.1:{upstream}"}},
-        "models": {name: {"dim": dim} for name, dim in dims.items()},
+        "models": models,
         "collections": docs if collections else {},
     }
 
 
-def save_random(folder: Path, source: int, target: int) -> Path:
+def save_random(folder: Path, name: str, source: int, target: int) -> Path:
     """An adapter with random weights: what it costs does not depend on what it learned."""
     rng = np.random.default_rng(source)
 
@@ -238,10 +239,10 @@ def save_random(folder: Path, source: int, target: int) -> Path:
         return LinearMap(weight, np.zeros(columns, np.float32))
 
     forward = random_map(source, target)
-    names = {f"new-{source}": source, f"old-{target}": target}
-    known = {name: fit_fingerprint(rng.normal(size=(2000, dim)).astype(np.float32)) for name, dim in names.items()}
-    card = Card(f"new-{source}", f"old-{target}", source, target, "random", PairsCard(0))
-    path = folder / f"adapter-{source}-{target}"
+    names = {name: source, f"old-{target}": target}
+    known = {model: fit_fingerprint(rng.normal(size=(2000, dim)).astype(np.float32)) for model, dim in names.items()}
+    card = Card(name, f"old-{target}", source, target, "random", PairsCard(0))
+    path = folder / f"{name}--old-{target}"
     if not path.exists():
         save_adapter(Adapter(card, forward, forward, random_map(target, source), None, known), path)
     return path
