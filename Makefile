@@ -59,10 +59,10 @@ clean:
 $(BIN)/python:
 	@.ci/find-python $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 
 # One stamp for each set of extras; a changed pyproject.toml or constraints.txt installs again.
 $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing crossfade[$(subst -,$(comma),$*)] into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(comma),$*)]"
+	@$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(comma),$*)]" \
+		>$(VENV)/install.log 2>&1 || { tail -n 40 $(VENV)/install.log; exit 1; }
 	@touch $@
