@@ -42,10 +42,13 @@ class TestEncoder:
     __test__ = False
     down: bool = False
     delay: float = 0.0
+    blocked: asyncio.Event | None = None  # texts of the first collection wait until it is set
     texts: list[str] = field(default_factory=list)
 
     async def encode(self, texts: Sequence[str], role: Role) -> Float32:
         await asyncio.sleep(self.delay)
+        if self.blocked is not None and any(text.startswith("text ") for text in texts):
+            await self.blocked.wait()
         if self.down or any("unspeakable" in text for text in texts):
             raise EncoderFailed(model="new", endpoint="test", reason="no")
         self.texts += texts

@@ -54,6 +54,37 @@ async def test_no_acknowledged_write_is_lost_resurrected_or_overwritten_by_an_ol
     assert found.none, found
 
 
+async def test_a_page_that_was_read_before_a_write_does_not_overwrite_it_in_the_target(scene: Scene) -> None:
+    scene.encoder.blocked = asyncio.Event()
+    name, point = scene.record.spec.collection, id_of(1)
+    async with scene.led():
+        await scene.until(lambda one: one.state is State.BACKFILLING)
+        await asyncio.sleep(0.5)  # the first pages have been read, and wait for the encoder
+        changed = point_of(point, "changed meanwhile")
+        await scene.worker.write([point], lambda: scene.client.upsert(name, [changed], wait=True))
+        await scene.worker.write([id_of(2)], lambda: scene.client.delete(name, [id_of(2)], wait=True))
+        await asyncio.sleep(0.5)
+        scene.encoder.blocked.set()
+        await scene.until(is_synced)
+        await scene.until_quiet()
+        found = await find_differences(scene.client, scene.record.spec)
+    assert found.none, found
+
+
+async def test_a_write_that_reaches_the_database_long_after_its_mark_is_not_lost(scene: Scene) -> None:
+    name, point = scene.record.spec.collection, id_of(1)
+
+    async def forward_late() -> None:
+        await asyncio.sleep(0.7)
+        await scene.client.upsert(name, [point_of(point, "late")], wait=True)
+
+    async with scene.led():
+        await scene.until(is_synced)
+        await scene.worker.write([point], forward_late)
+        await scene.until_quiet()
+        assert (await find_differences(scene.client, scene.record.spec)).none
+
+
 async def test_a_point_that_is_written_to_all_the_time_is_brought_over_all_the_same(scene: Scene) -> None:
     async with scene.led():
         await scene.until(is_synced)
@@ -138,6 +169,21 @@ async def test_an_encoder_that_is_down_is_waited_for_and_told(scene: Scene) -> N
         scene.encoder.down = False
         record = await scene.until(is_synced)
     assert record.throttled is None
+    assert (await find_differences(scene.client, record.spec)).none
+
+
+async def test_after_an_end_half_way_only_unfinished_pages_are_done_again(scene: Scene) -> None:
+    scene.encoder.delay = 0.1
+    async with scene.led():
+        await scene.until(lambda one: one.checkpoint.points >= 64)
+    half, before = (await scene.now()).checkpoint, len(scene.encoder.texts)
+    assert not half.done
+    assert len(half.open) <= scene.record.pace.workers
+    async with scene.led():
+        record = await scene.until(is_synced)
+    texts = scene.encoder.texts
+    assert len(set(texts)) == record.checkpoint.points == 300
+    assert len(texts) - len(set(texts)) <= before - half.points
     assert (await find_differences(scene.client, record.spec)).none
 
 
