@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crossfade.backends.index import FieldInfo, Index, PointId
 
 from .cli_collect import Document
+from .cli_milvus import open_milvus
 from .cli_output import UsageProblem, need_extra
 from .config import Config, Tls, Upstream
 from .config_values import Address, Origin
@@ -23,15 +24,15 @@ _TIMEOUT_SECONDS = 60  # for one page of a large collection; the upstream's own 
 
 @asynccontextmanager
 async def open_index(config: Config, name: str) -> AsyncIterator[Index]:
-    """Open an upstream by its name; an embedded one is started for as long as it is open.
-
-    Raises UsageProblem for a database whose stored vectors cannot be read here.
-    """
+    """Open an upstream by its name; an embedded one is started for as long as it is open."""
     upstream = config.upstreams[name]
-    if upstream.kind != "qdrant":
-        raise UsageProblem(
-            f"upstream {name!r} is of kind {upstream.kind}, and only qdrant can be sampled; fit from files"
-        )
+    if upstream.kind == "milvus":
+        with open_milvus(upstream) as milvus:
+            try:
+                yield milvus
+            finally:
+                await milvus.close()
+        return
     from crossfade.backends.qdrant.index import QdrantIndex
 
     if upstream.embedded is None:
