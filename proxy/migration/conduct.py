@@ -24,7 +24,7 @@ from .gate import Gate
 from .journal import Journal
 from .ledger import Ledger
 from .machine import CAPTURING, OVER, State
-from .pace import is_spent
+from .pace import find_spend
 from .prepare import clean_up, prepare_target
 from .record import Checkpoint, Migration
 from .store import Lease, Store
@@ -187,7 +187,10 @@ class Conduct:
     async def _converge(self) -> None:
         while True:
             record = await self._store.read(self._id)
-            if is_spent(record.pace, record.tally.tokens):
+            spent = find_spend(record.pace, record.tally.tokens)
+            if record.checkpoint.done and spent != record.throttled:  # before that, the copying tells what holds it
+                await self._gate.tell(spent)
+            if spent is not None:
                 await asyncio.sleep(_POLL_SECONDS)
                 continue
             moved = await patiently(partial(converge, self._lane, _TOGETHER), self._gate)

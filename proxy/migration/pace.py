@@ -53,8 +53,8 @@ class Situation:
 
 def find_throttle(pace: Pace, now: Situation) -> str | None:
     """Why the re-encode has to wait, with metric and threshold, or None."""
-    if is_spent(pace, now.tokens):
-        return f"spend: {now.tokens:,} tokens of max_tokens {pace.max_tokens or 0:,}; raise it to go on"
+    if (spent := find_spend(pace, now.tokens)) is not None:
+        return spent
     if now.flagged:
         return f"flag file: {pace.flag_file} exists; remove it to go on"
     if pace.hours is not None and not within_hours(pace.hours, now.minute):
@@ -64,9 +64,11 @@ def find_throttle(pace: Pace, now: Situation) -> str | None:
     return None
 
 
-def is_spent(pace: Pace, tokens: int) -> bool:
-    """Whether nothing more may be encoded."""
-    return pace.max_tokens is not None and tokens >= pace.max_tokens
+def find_spend(pace: Pace, tokens: int) -> str | None:
+    """Why nothing more may be encoded, also not for writes, or None."""
+    if pace.max_tokens is None or tokens < pace.max_tokens:
+        return None
+    return f"spend: {tokens:,} tokens of max_tokens {pace.max_tokens:,}; raise it to go on"
 
 
 def read_hours(text: str) -> tuple[int, int]:

@@ -149,6 +149,22 @@ async def test_status_tells_what_an_operator_wants_to_know(scene: Scene) -> None
         await verbs.status("absent")
 
 
+async def test_a_spent_budget_stops_the_following_of_writes_too_and_says_so(scene: Scene) -> None:
+    verbs, name = verbs_of(scene), scene.record.spec.collection
+    async with scene.led():
+        await synced(scene)
+        await verbs.set(say(scene), pace={"max_tokens": 1})
+        record = await scene.until(lambda one: one.throttled is not None)
+        assert (record.throttled or "").startswith("spend: 600 tokens of max_tokens 1;")
+        await scene.worker.write([1], lambda: scene.client.upsert(name, [point_of(1, "changed")], wait=True))
+        await asyncio.sleep(0.5)
+        assert (await verbs.status(name)).backlog.count == 1
+        await verbs.set(say(scene), pace={"max_tokens": None})
+        await scene.until_quiet()
+        await scene.until(lambda one: one.throttled is None)
+        assert (await find_differences(scene.client, scene.record.spec)).none
+
+
 async def test_limits_that_make_no_sense_change_nothing(scene: Scene) -> None:
     with pytest.raises(ValueError, match="hours"):
         await verbs_of(scene).set(say(scene), pace={"hours": "soon"})
