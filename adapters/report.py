@@ -49,7 +49,7 @@ def _line(row: Row) -> str:
 
 def plot_rows(rows: Sequence[Row], path: str | Path) -> None:
     """Draw nDCG@10 with its interval for each method, a panel for each collection and model pair, as PNG."""
-    pyplot = _load_pyplot()
+    pyplot = load_pyplot()
     panels: dict[str, list[Row]] = {}
     for row in rows:
         panels.setdefault(f"{row.collection}: {row.old_model} → {row.new_model}", []).append(row)
@@ -90,7 +90,7 @@ def plot_curves(
     log: bool = False,
 ) -> None:
     """Draw named curves of (x, mean, low, high) with horizontal reference levels, as PNG."""
-    pyplot = _load_pyplot()
+    pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(7.2, 4.4))
     for name, points in curves.items():
         x, mean, low, high = (list(column) for column in zip(*points, strict=True))
@@ -131,10 +131,10 @@ def _save(figure: Any, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=150, bbox_inches="tight")
-    _load_pyplot().close(figure)
+    load_pyplot().close(figure)
 
 
-def _load_pyplot() -> Any:
+def load_pyplot() -> Any:
     """Import matplotlib without a display. Raises AdapterError naming the extra."""
     try:
         import matplotlib

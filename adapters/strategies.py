@@ -1,0 +1,117 @@
+"""What each way of changing the model would give, query by query, from documents that exist in both spaces.
+
+status quo: old-model queries on the old index. naive: new-model queries on it as they are. adapted: new-model queries
+mapped. crossfade: part of the documents re-encoded, both parts searched and merged by tail matching (merge.py), with
+mapped queries or with queries that the old model encodes for the old part. oracle: new-model queries, all re-encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Float32, Map
+from .evaluate import NAIVE, ORACLE, STATUS_QUO
+from .merge import TailMatcher, merge_hits
+from .metrics import Judgements, ndcg_at
+from .search import search_exact
+
+Float64 = NDArray[np.float64]
+ADAPTED, CROSSFADE, LEGACY = "adapted", "crossfade", "crossfade, old-model queries"
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_OLD_HITS, _NEW_HITS, _DEPTH = 200, 50, 10
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is searched: the same documents as both models see them, and queries with their judgements.
+
+    old_documents (m, old_dim), new_documents (m, new_dim), new_queries (n, new_dim), old_queries (n, old_dim) or None
+    where the old model is not at hand; judgements are {document row: gain} for each query. Rows are of unit length.
+    """
+
+    old_documents: Float32
+    new_documents: Float32
+    new_queries: Float32
+    old_queries: Float32 | None
+    judgements: Judgements
+
+
+@dataclass(frozen=True, eq=False)
+class Strategy:
+    """One way, at one share of re-encoded documents: nDCG@10 for each query (n,)."""
+
+    name: str
+    migrated: float
+    values: Float64
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+
+def neighbours_as_truth(queries: Float32, documents: Float32) -> list[dict[int, float]]:
+    """The ten nearest documents (m, dim) of each query (n, dim), worth 1 / log2(rank + 1), as judgements."""
+    ranking, _ = search_exact(queries, documents, _DEPTH)
+    gains = 1.0 / np.log2(np.arange(2, ranking.shape[1] + 2))
+    return [dict(zip(row.tolist(), gains.tolist(), strict=True)) for row in ranking]
+
+
+def measure_strategies(
+    scene: Scene, fitted: Map, matcher: TailMatcher, *, shares: Sequence[float] = SHARES, seed: int = 0
+) -> tuple[Strategy, ...]:
+    """Measure every strategy that the scene has queries for; documents are re-encoded in an order drawn by seed."""
+    mapped = fitted.apply(scene.new_queries)
+    found = [
+        Strategy(NAIVE, 0.0, _naive(scene)),
+        Strategy(ADAPTED, 0.0, _search(mapped, scene.old_documents, scene.judgements)),
+    ]
+    if scene.old_queries is not None:
+        found.insert(0, Strategy(STATUS_QUO, 0.0, _search(scene.old_queries, scene.old_documents, scene.judgements)))
+    order = np.random.default_rng(seed).permutation(len(scene.old_documents))
+    ways = [(CROSSFADE, mapped)] if scene.old_queries is None else [(CROSSFADE, mapped), (LEGACY, scene.old_queries)]
+    for name, old_side in ways:
+        for share in shares:
+            values = _half_migrated(scene, old_side, matcher, order, share)
+            found.append(Strategy(name, share, values))
+    found.append(Strategy(ORACLE, 1.0, _search(scene.new_queries, scene.new_documents, scene.judgements)))
+    return tuple(found)
+
+
+def _search(queries: Float32, documents: Float32, judgements: Judgements) -> Float64:
+    return ndcg_at(search_exact(queries, documents, _DEPTH)[0], judgements, _DEPTH)
+
+
+def _naive(scene: Scene) -> Float64:
+    """0 where dimensions differ: the index refuses such queries."""
+    if scene.new_queries.shape[1] != scene.old_documents.shape[1]:
+        return np.zeros(len(scene.new_queries))
+    return _search(scene.new_queries, scene.old_documents, scene.judgements)
+
+
+def _half_migrated(
+    scene: Scene, old_side: Float32, matcher: TailMatcher, order: NDArray[np.int64], share: float
+) -> Float64:
+    """nDCG@10 with the first `share` of the order re-encoded; old_side (n, old_dim) searches what is not."""
+    done = round(share * len(order))
+    fresh, stale = order[:done], order[done:]
+    line = matcher.match(scene.new_queries, old_side)
+    new_rows, new_scores = search_exact(scene.new_queries, scene.new_documents[fresh], min(_NEW_HITS, len(fresh)))
+    old_rows, old_scores = search_exact(old_side, scene.old_documents[stale], min(_OLD_HITS, len(stale)))
+    old_scores = line.apply(old_scores).astype(np.float32)
+    merged = _merge(fresh[new_rows], new_scores, stale[old_rows], old_scores)
+    return ndcg_at(np.array(list(merged)), scene.judgements, _DEPTH)
+
+
+def _merge(
+    new_rows: NDArray[np.int64], new_scores: Float32, old_rows: NDArray[np.int64], old_scores: Float32
+) -> Iterator[list[int]]:
+    """The best rows of each query from both lists; each list has at least one hit."""
+    for rows, scores, others, moved in zip(new_rows, new_scores, old_rows, old_scores, strict=True):
+        new = list(zip(rows.tolist(), scores.tolist(), strict=True))
+        old = list(zip(others.tolist(), moved.tolist(), strict=True))
+        best = [row for row, _ in merge_hits(new, old, _DEPTH)]
+        yield best + [-1] * (_DEPTH - len(best))
