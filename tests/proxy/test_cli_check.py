@@ -93,7 +93,10 @@ def test_check_tells_of_adapters_and_encoders_with_their_lines(run: Run, config:
         (19, "collections.kept.adapters.new"),
     ]
     assert "No module named 'absent_module'" in told["problems"][0]["message"]
-    assert "is not an adapter: card.json is missing; make one with `crossfade fit` or correct the path" in told["problems"][1]["message"]
+    assert (
+        "is not an adapter: card.json is missing; make one with `crossfade fit` or correct the path"
+        in told["problems"][1]["message"]
+    )
 
 
 @pytest.mark.parametrize(
