@@ -36,7 +36,7 @@ def write_report(rows: Rows, json_path: Path, page: Path) -> None:
     json_path.parent.mkdir(parents=True, exist_ok=True)
     json_path.write_bytes(orjson.dumps(list(rows), option=orjson.OPT_INDENT_2))
     seeds = sorted({row["seed"] for row in rows})
-    parts = [HEAD.format(seeds=f"up to {len(seeds)}, see the last column")]
+    parts = [HEAD.format(seeds=f"{len(seeds)} of them at most; the last column says how many")]
     parts += ["## All families, as a share of the status quo\n", families_table(rows), summary(rows)]
     parts += curves(rows, page.parent) + migrations(rows, page.parent)
     page.parent.mkdir(parents=True, exist_ok=True)
