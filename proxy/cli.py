@@ -16,6 +16,7 @@ from .cli_check import check, schema
 from .cli_demo import demo
 from .cli_evaluate import evaluate
 from .cli_fit import fit
+from .cli_probe import probe
 from .cli_serve import embedded_qdrant, serve
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app.command()(check)
 app.command()(serve)
 app.command()(fit)
 app.command()(evaluate)
+app.command()(probe)
 app.command()(apply)
 app.command()(schema)
 app.command()(demo)

@@ -164,6 +164,16 @@ def _gather(work: Path, count: int, plan: Plan) -> Collected:
     return Collected(source, target, without_text, without_vector)
 
 
+def read_batches(work: Path) -> list[tuple[list[PointId], int]]:
+    """Of each finished batch, in the order of the pairs, its sampled ids and how many pairs they gave."""
+    ids: list[PointId] = orjson.loads((work / "ids.json").read_bytes())
+    found = []
+    for number, first in enumerate(range(0, len(ids), BATCH)):
+        with np.load(_batch_path(work, number), allow_pickle=False) as stored:
+            found.append((ids[first : first + BATCH], len(stored["source"])))
+    return found
+
+
 def _batch_path(work: Path, number: int) -> Path:
     return work / f"batch-{number:05d}.npz"
 

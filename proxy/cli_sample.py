@@ -74,7 +74,7 @@ class Collecting:
         from .loading import load_config
 
         config = load_config(self.config_path)
-        field, text = self._find(config)
+        field, text = self.find(config)
         out = self._out(field)
         upstream = config.collections[self.collection].upstream or ""
         encoder = build_encoder(self.model, config.models[self.model])
@@ -95,14 +95,15 @@ class Collecting:
                     found = await collect_pairs(documents, encoder, plan, work, parallel=parallel, progress=step)
             queries, mean = await self._queries(encoder), None
             if queries is None and config.detect.observe:
-                queries, mean = self._observed(config, field.name)
+                queries, mean = self.observed(config, field.name)
         finally:
             await encoder.close()
         _say_left_out(found.without_text, found.without_vector)
         pairs = make_pairs(found.source, found.target, source_name=f"{self.collection} on {upstream}")
         return Material(pairs, queries, self.model, field.index_model, count, found_field.distance, out, mean)
 
-    def _find(self, config: Config) -> tuple[VectorField, str]:
+    def find(self, config: Config) -> tuple[VectorField, str]:
+        """The field, and where its documents' texts are; raises UsageProblem for what cannot be sampled."""
         from .cli_output import UsageProblem
         from .config_fields import resolve_field
 
@@ -131,7 +132,7 @@ class Collecting:
             )
         return self.out or field.adapters[self.model]
 
-    def _observed(self, config: Config, field: str) -> tuple[Float32 | None, NDArray[np.float64] | None]:
+    def observed(self, config: Config, field: str) -> tuple[Float32 | None, NDArray[np.float64] | None]:
         """Vectors drawn as the queries that `serve` saw are distributed, and these queries' mean; None for too few."""
         from .observing import Key, read_observed
 
