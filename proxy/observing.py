@@ -15,9 +15,11 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import random
 from threading import Lock
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -30,9 +32,9 @@ from .routing import Space
 from .telemetry import write_atomically
 
 ROWS = 16  # of one request at most: a batch of thousands is one client's, not traffic
-_WAITING = 256  # requests; from then on only one in 2, 4, 8, ... is looked at until the next fold
+_WAITING = 256  # requests between two folds; of more, so many by chance
 _MOST_KEYS = 32  # field names come from clients
-_MOST_DIM = 2_048  # a scatter of that many dimensions takes 32 MiB
+_MOST_DIM = 1_024  # a scatter of that many dimensions takes 8 MiB, and adding to it three times that
 _WEIGHT = 100_000  # what was seen long ago weighs at most this many queries, so that new traffic can move the mean
 _BYTES_A_SECOND = 1_000_000  # written to the state folder, on average
 _LEAST_SECONDS = 2.0
@@ -63,7 +65,7 @@ class Observer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._waiting: list[Sighting] = []
-        self._stride, self._passed = 1, 0
+        self._passed = 0
         self._statistics: dict[Key, QueryStatistics] = {}
         self._place: Path | None = None
         self._lock_file = -1
@@ -74,16 +76,16 @@ class Observer:
     def see(self, space: Space, model: str, rows: Float32) -> None:
         """Remember a request's query vectors (n, dim), or leave them out while there are many; costs a small copy."""
         self._passed += 1
-        if self._passed % self._stride or rows.shape[1] > _MOST_DIM:
+        if rows.shape[1] > _MOST_DIM:
             return
-        self._waiting.append(Sighting(space, model, rows[:ROWS].copy()))
-        if len(self._waiting) >= _WAITING:
-            del self._waiting[::2]
-            self._stride *= 2
+        if len(self._waiting) < _WAITING:
+            self._waiting.append(Sighting(space, model, rows[:ROWS].copy()))
+        elif (place := int(random() * self._passed)) < _WAITING:  # Vitter's algorithm R: each is as likely to stay
+            self._waiting[place] = Sighting(space, model, rows[:ROWS].copy())
 
     def take(self) -> list[Sighting]:
         """What was seen since the last call; for the event loop that sees."""
-        taken, self._waiting, self._stride = self._waiting, [], 1
+        taken, self._waiting, self._passed = self._waiting, [], 0
         return taken
 
     def settle(self, sightings: list[Sighting], *, at_once: bool = False) -> None:
@@ -93,8 +95,8 @@ class Observer:
                 return
             try:
                 place = self._place or self._claim()
-                for sighting in sightings:
-                    self._add(sighting)
+                for alike in _together(sightings):
+                    self._add(alike)
                 if self._unwritten and (at_once or time.monotonic() >= self._due):
                     self._write(place)
             except OSError as error:
@@ -144,6 +146,15 @@ class Observer:
         if self._lock_file >= 0:
             os.close(self._lock_file)
             self._lock_file, self._place, self._refused = -1, None, True
+
+
+def _together(sightings: list[Sighting]) -> Iterator[Sighting]:
+    """Sightings of one space, model and dimension as one: adding costs a product of dim x dim, however few the rows."""
+    alike: dict[tuple[int, str, int], list[Sighting]] = {}
+    for one in sightings:
+        alike.setdefault((id(one.space), one.model, one.rows.shape[1]), []).append(one)
+    for found in alike.values():
+        yield found[0]._replace(rows=np.concatenate([one.rows for one in found]))
 
 
 def _own_rows(sighting: Sighting) -> Float32:
