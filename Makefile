@@ -49,7 +49,7 @@ bench-adapters: $(call stamp,$(EXTRAS))
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/bench/bench_adapters.py $(ARGS)
 
 quality: $(call stamp,$(EXTRAS))
-	$(BIN)/python tests/bench/quality.py $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.quality $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
