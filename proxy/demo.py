@@ -135,26 +135,27 @@ def _keep(console: Console, folder: Path, ports: Ports, vectors: Vectors) -> Non
     """Leave everything running until Ctrl-C, and say what can be tried."""
     query = folder / "query.json"
     query.write_bytes(orjson.dumps({"query": vectors.new_queries[0].tolist(), "limit": 3, "with_payload": ["name"]}))
-    console.print(
-        f"""
-[bold]Everything keeps running until Ctrl-C.[/] Try:
-
-  curl -si http://127.0.0.1:{ports.front_rest}/collections/{COLLECTION}/points/query \\
-    -H 'content-type: application/json' -d @{query}
-
-  python -c 'import json; from qdrant_client import QdrantClient
-  query = json.load(open("{query}"))["query"]
-  print(QdrantClient("127.0.0.1", port={ports.front_rest}).query_points("{COLLECTION}", query=query, limit=3))'
-
-  curl -s http://127.0.0.1:{ports.admin}/metrics | grep ^crossfade
-  $EDITOR {folder / "crossfade.yaml"}    # query_model: {OLD} takes it back
-""",
-        highlight=False,
-        markup=True,
-        soft_wrap=True,
-    )
+    console.print("\n[bold]Everything keeps running until Ctrl-C.[/] Try:\n")
+    console.print(what_to_try(folder, ports), highlight=False, markup=False, soft_wrap=True)
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         console.print("ending")
+
+
+def what_to_try(folder: Path, ports: Ports) -> str:
+    """Commands to copy into another terminal, as they stand."""
+    query = folder / "query.json"
+    return f"""\
+curl -si http://127.0.0.1:{ports.front_rest}/collections/{COLLECTION}/points/query \\
+  -H 'content-type: application/json' -d @{query}
+
+python -c '
+import json; from qdrant_client import QdrantClient
+query = json.load(open("{query}"))["query"]
+print(QdrantClient("127.0.0.1", port={ports.front_rest}).query_points("{COLLECTION}", query=query, limit=3))'
+
+curl -s http://127.0.0.1:{ports.admin}/metrics | grep ^crossfade
+$EDITOR {folder / "crossfade.yaml"}    # query_model: {OLD} takes it back
+"""

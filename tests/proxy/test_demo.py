@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from crossfade.proxy.demo import what_to_try
 from crossfade.proxy.demo_ask import DEPTH, MISSED, Answers
 from crossfade.proxy.demo_models import NEW, OLD, embed_all
 from crossfade.proxy.demo_report import (
@@ -168,6 +172,16 @@ def test_what_is_shown_carries_the_figures_and_marks_what_was_not_found() -> Non
 def test_what_is_written_is_plain_data() -> None:
     row = make_row("status quo", "old -> old", answers([0]))
     assert json.loads(json.dumps(to_json(rows=(row,))))["rows"][0]["ndcg"] == 1.0
+
+
+def test_the_commands_to_try_can_be_copied_as_they_stand() -> None:
+    told = what_to_try(Path("build/demo"), PORTS)
+    (program,) = re.findall(r"python -c '([^']*)'", told)
+    ast.parse(program)
+    curl = shlex.split(told.partition("\n\n")[0])
+    assert curl[0] == "curl"
+    assert curl[-1] == "@build/demo/query.json"
+    assert "http://127.0.0.1:3/collections/packages/points/query" in curl
 
 
 PORTS = Ports(rest=1, grpc=2, front_rest=3, front_grpc=4, admin=5)
