@@ -7,23 +7,27 @@ A search says with the parameter `anns_field` which field it asks; without one i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from ..dialect import MalformedError, RequestContext, Role, Schema, ScoreSlot
 from ..json_spans import EVERYTHING, Value, read_number, read_string, scan_json
-from ..wire import Found, Span, read_text, root_span, scan
+from ..wire import Found, read_text, root_span, scan
 from .message import MilvusMessage, name_collection
+from .pairs import Params, read_pairs
 from .placeholder import add_queries
 from .schema import SHAPES
 from .slots import GrpcReader, NumberPlace, edit_grpc
 
-_PAIR: Final = SHAPES["KeyValuePair"]
 _BOUNDS: Final = ("radius", "range_filter")
 # An iterator's bounds are scores of its last page: they are in the index's space already.
 _ITERATORS: Final = ("iterator", "search_iter_v2")
 
-Params = dict[str, Span]
-"""The values of search parameters; of equal keys the first, as Milvus takes it."""
+
+@lru_cache(maxsize=8)
+def wanted_keys(model_param: str) -> frozenset[bytes]:
+    """The search parameters that matter here."""
+    return frozenset(key.encode() for key in ("anns_field", "params", model_param, *_BOUNDS, *_ITERATORS))
 
 
 def read_search(body: bytes, context: RequestContext) -> MilvusMessage:
@@ -59,7 +63,7 @@ def _finish(reader: GrpcReader, wants_vectors: bool) -> MilvusMessage:
 
 
 def _add_search(reader: GrpcReader, found: Found, context: RequestContext, schema: Schema | None) -> None:
-    params = _read_params(reader.body, found)
+    params = read_pairs(reader.body, found.get("search_params", ()), wanted_keys(context.model_param))
     field = _value(reader.body, params, "anns_field") or None
     if field is None and schema is not None:
         field = schema.only_vector
@@ -75,15 +79,6 @@ def _add_search(reader: GrpcReader, found: Found, context: RequestContext, schem
     if not any(_is_true(reader.body, params, name) for name in _ITERATORS):
         for place, score in [*_read_bounds(reader.body, params), *bounds]:
             reader.slots.append(ScoreSlot(reader.collection, field, score, place))
-
-
-def _read_params(body: bytes, found: Found) -> Params:
-    params: Params = {}
-    for span in found.get("search_params", ()):
-        pair = scan(body, (span,), _PAIR)
-        if "value" in pair:
-            params.setdefault(read_text(body, pair, "key"), pair["value"][-1])
-    return params
 
 
 def _value(body: bytes, params: Params, key: str) -> str:

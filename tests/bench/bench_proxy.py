@@ -37,6 +37,9 @@ from crossfade.adapters.fingerprint import fit_fingerprint
 from crossfade.adapters.linear import LinearMap
 from crossfade.adapters.store import save_adapter
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the bench is run as a file
+from tests.bench.milvus_case import MILVUS_SEARCH, as_milvus, write_milvus_answer, write_milvus_body
+
 SEARCH = "/qdrant.Points/Search"
 ADAPTED = ((384, 384), (768, 384), (1536, 1536))
 IN_FLIGHT = {1: (1, 1), 8: (8, 1), 64: (8, 8)}  # h2load's connections and streams a connection
@@ -66,6 +69,7 @@ class Case:
     port: int
     body: Path
     pid: int | None
+    path: str = SEARCH
 
 
 def main() -> None:
@@ -104,6 +108,11 @@ def start_cases(folder: Path, stack: ExitStack) -> list[Case]:
     cases += [Case("other collection", "384", crossfade, other[384], pid)]
     for source, target in ADAPTED:
         cases.append(Case("adapted", f"{source}->{target}", crossfade, bodies[source], pid))
+    crossfade, admin = free_ports(2)
+    pid = stack.enter_context(running_crossfade(folder, crossfade, admin, upstream, collections=True, milvus=True))
+    for source, target in ADAPTED:
+        body = write_milvus_body(folder, f"docs-{source}", source)
+        cases.append(Case("adapted milvus", f"{source}->{target}", crossfade, body, pid, MILVUS_SEARCH))
     return cases
 
 
@@ -149,7 +158,11 @@ def measure(case: Case, count: int, connections: int, streams: int) -> dict[str,
         command = ["h2load", "-n", str(count), "-c", str(connections), "-m", str(streams), "-d", str(case.body)]
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log.name}"]
         shown = subprocess.run(
-            [*command, f"http://127.0.0.1:{case.port}{SEARCH}"], capture_output=True, text=True, timeout=300, check=True
+            [*command, f"http://127.0.0.1:{case.port}{case.path}"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
         )
         seconds, after = time.perf_counter() - started, tree_cpu(case.pid)
         if f"{count} succeeded" not in shown.stdout:
@@ -182,6 +195,7 @@ def running_upstream(folder: Path, port: int) -> Iterator[None]:
     answer = folder / "root" / SEARCH.strip("/")
     answer.parent.mkdir(parents=True, exist_ok=True)
     answer.write_bytes(b"\0" + struct.pack(">I", len(message)) + message)
+    write_milvus_answer(folder / "root")
     command = ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(folder / "root"), "--trailer", "grpc-status: 0"]
     with child([*command, str(port)]):
         wait_port(port)
@@ -200,10 +214,13 @@ def running_envoy(folder: Path, port: int, upstream: int) -> Iterator[int]:
 
 
 @contextmanager
-def running_crossfade(folder: Path, port: int, admin: int, upstream: int, *, collections: bool) -> Iterator[int]:
+def running_crossfade(
+    folder: Path, port: int, admin: int, upstream: int, *, collections: bool, milvus: bool = False
+) -> Iterator[int]:
     """`crossfade serve` with one worker, with the adapters' collections or with none."""
     path = folder / f"config-{port}.yaml"
-    path.write_text(json.dumps(config_of(folder, port, admin, upstream, collections=collections)))
+    config = config_of(folder, port, admin, upstream, collections=collections)
+    path.write_text(json.dumps(as_milvus(config, port) if milvus else config))
     command = [sys.executable, "-m", "crossfade.proxy", "serve", str(path), "--workers", "1"]
     with child(command) as process:
         wait_ready(admin)
