@@ -50,9 +50,9 @@ def same(example: Example, name: str, asked: Float32, mapped: Float32, model: st
         assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
 
 
-def refused(example: Example, *asked: object, model: str | None = None) -> str:
+def refused(example: Example, name: str, asked: Float32, limit: int, model: str | None = None) -> str:
     with pytest.raises(Exception) as raised:  # noqa: PT011  # each client has its own; the text is compared
-        example.through.search(*asked, model)  # type: ignore[arg-type]  # a search's own arguments
+        example.through.search(name, asked, limit, model)
     return example.through.refusal(raised.value)
 
 
