@@ -43,10 +43,10 @@ format: $(call stamp,$(EXTRAS))
 
 bench: $(call stamp,$(EXTRAS))
 	@command -v h2load nghttpd >/dev/null || { echo "h2load and nghttpd are needed: apt-get install nghttp2"; exit 1; }
-	$(BIN)/python tests/bench/bench_proxy.py $(ARGS)
+	$(BIN)/python -m tests.bench.bench_proxy $(ARGS)
 
 bench-adapters: $(call stamp,$(EXTRAS))
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/bench/bench_adapters.py $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.bench_adapters $(ARGS)
 
 quality: $(call stamp,$(EXTRAS))
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.quality $(ARGS)
