@@ -23,7 +23,7 @@ def open_milvus(upstream: Upstream) -> Iterator[MilvusIndex]:
         assert upstream.grpc is not None  # the configuration refuses a Milvus without
         yield _open(upstream, upstream.grpc)
         return
-    with need_extra("embedded", "milvus_lite"):
+    with need_extra("milvus", "milvus_lite"):
         from crossfade.backends.embedded.milvus import MilvusServer
     with MilvusServer(upstream.embedded) as server:
         yield _open(upstream, Address("127.0.0.1", server.port))

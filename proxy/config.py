@@ -140,6 +140,8 @@ class Upstream(Section):
             raise ValueError("is embedded and has grpc, rest or tls as well; an embedded upstream has none of them")
         if self.embedded is None and self.grpc is None and self.rest is None:
             raise ValueError("has no address; give it grpc, rest or both, or embedded with a data directory")
+        if self.kind == "milvus" and self.embedded is not None and self.api_key is not None:
+            raise ValueError("is an embedded Milvus, which knows no keys; leave out api_key")
         if self.kind == "milvus" and self.embedded is None and self.grpc is None:
             raise ValueError("has no grpc address; Milvus has gRPC and REST on one port: give it grpc")
         if self.tls and self.rest and self.rest.scheme == "http":

@@ -1,4 +1,4 @@
-"""Milvus's gRPC API over milvus-lite, in a process of its own (the extra `embedded`).
+"""Milvus's gRPC API over milvus-lite, in a process of its own (the extra `milvus`).
 
 `python -m crossfade.backends.embedded.milvus --data DIR` serves it. What milvus-lite leaves open is closed here:
 collections are loaded again after a restart, and changes come one at a time, since its engine takes one writer only.
