@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from pyqwest import Response
 from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext, Transport
 
 from .detect import Declared, read_declared
-from .errors import BodyTooLarge, MalformedRequest
+from .errors import BodyTooLarge, MalformedRequest, SchemaUnknown
 from .exchange import (
     Float32,
     Job,
@@ -72,8 +73,7 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
         else await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
     )
     if message.unsettled and (configured := snapshot.configured(message.collections)):
-        target = worker.target(snapshot, "grpc")
-        await worker.schemas.learn(configured, target, operation.transport, named, snapshot.config.limits.body)
+        await _learn_schemas(worker, incoming, named, snapshot, configured)
         message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
     declared = read_declared(named, snapshot.config.detect)
     plan = plan_request(message, declared, snapshot)
@@ -110,6 +110,22 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     if back.results:
         mark = f"{mark or 'native'}{back.results}"
     return Outgoing(target, response, back.body, back.changed, mark if snapshot.config.answers.mark else None, done)
+
+
+async def _learn_schemas(
+    worker: Worker, incoming: Incoming, named: Mapping[str, str], snapshot: Snapshot, collections: list[str]
+) -> None:
+    """Learn what a request cannot be read without.
+
+    Raises SchemaUnknown; but where a collection's fields are all alike, a gRPC request is served without: a client may
+    search that may not ask for descriptions.
+    """
+    transport, limit = incoming.operation.transport, snapshot.config.limits.body
+    try:
+        await worker.schemas.learn(collections, worker.target(snapshot, "grpc"), transport, named, limit)
+    except SchemaUnknown:
+        if transport == "rest" or any(snapshot.config.collections[name].fields for name in collections):
+            raise
 
 
 def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], snapshot: Snapshot) -> Message:

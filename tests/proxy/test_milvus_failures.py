@@ -27,7 +27,9 @@ from tests.proxy.toy_adapters import NEW, save_toy
 SECONDS = 5.0  # pymilvus's own tries would go on for minutes
 SETTINGS = """
 models: {old: {dim: 16}, new: {dim: 24}, wide: {dim: 32}}
-collections: {docs: {index_model: old, query_model: new, adapters: {new: adapters/new}}}
+collections:
+  docs: &docs {index_model: old, query_model: new, adapters: {new: adapters/new}}
+  fields: {index_model: old, query_model: new, adapters: {new: adapters/new}, fields: {other: {query_model: old}}}
 """
 VECTOR = np.ones(NEW, np.float32).tolist()
 
@@ -122,10 +124,19 @@ def test_a_schema_that_the_database_does_not_tell_is_refused_with_its_reason(
         status = common_pb2.Status(error_code=3, code=65535, reason="no privilege to describe")
         return bytes(milvus_pb2.DescribeCollectionResponse(status=status).SerializeToString())
 
-    time.sleep(5.1)  # what was learned before is not fresh any more
     recorded.grpc.answer = refuse
-    error = refused(lambda: client.search("docs", [VECTOR], limit=1))
+    error = refused(lambda: client.search("fields", [VECTOR], limit=1))
     assert "cannot be learned from upstream 'main', which says: no privilege to describe" in error.message
+    time.sleep(5.1)  # what was learned of it before is not fresh any more
+    client.search("docs", [VECTOR], limit=1)  # all its fields are alike, so it is served without
+    assert len(read_vector(recorded)) == 16
+
+
+def read_vector(recorded: Recorders) -> Any:
+    """The query vector that reached Milvus last."""
+    request = milvus_pb2.SearchRequest.FromString(recorded.grpc.last.body)
+    group = common_pb2.PlaceholderGroup.FromString(request.placeholder_group)
+    return np.frombuffer(group.placeholders[0].values[0], "<f4")
 
 
 @pytest.mark.parametrize("operation", [one for one in MilvusDialect.operations if one.transport == "grpc"])
