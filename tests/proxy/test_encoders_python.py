@@ -102,7 +102,7 @@ def test_sentence_transformers_without_its_package_names_the_extra(monkeypatch: 
 
 
 async def test_a_real_model_gives_the_vectors_of_the_data_pack() -> None:
-    pytest.importorskip("wordllama", reason="the extra demo is not installed")
+    pytest.importorskip("wordllama", reason="the extra test is not installed")
     folder = DATA / "scifact"
     if not folder.is_dir():
         pytest.skip(f"no evaluation data at {DATA}; set CROSSFADE_DATA")
