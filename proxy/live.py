@@ -1,8 +1,9 @@
 """The configuration a worker serves with: loaded from the run directory at start, swapped when a newer one appears.
 
-The supervisor writes `generation.json` ({"generation", "config"}) by rename; every worker polls it, loads the new
-snapshot in a thread of its own, swaps it in one assignment, and says so in `worker-PID.json`. A generation that does
-not load leaves the old one serving.
+The supervisor writes `generation.json` ({"generation", "config"}) and `migrations.json` (views) by rename; every
+worker polls them, loads the new snapshot in a thread of its own, swaps it in one assignment, and says so in
+`worker-PID.json`. A generation that does not load leaves the old one serving. Of each migration a worker states the
+oldest version that anything in it still acts on: a write keeps the version it began with (`Flights`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from crossfade.adapters.store import CARD, load_adapter
 
 from .errors import AdapterUnavailable, CrossfadeError
 from .loading import read_config
-from .routing import AdapterKey, Snapshot, build_snapshot
+from .migration.flights import Flights
+from .migration.record import MigrationView
+from .routing import AdapterKey, Snapshot, build_snapshot, move_migrations
 from .telemetry import write_atomically
 
 GENERATION = "generation.json"
+MIGRATIONS = "migrations.json"
 RUN_DIR = "CROSSFADE_RUN_DIR"  # the environment variable that tells a worker where it is
 _POLL_SECONDS = 0.05
 
@@ -69,17 +73,21 @@ class Live:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._shelf = AdapterShelf()
+        self.flights = Flights()
         self._seen = -1
-        self._published = self._stamp()  # before it is read: what is published meanwhile is then read again
+        self._problem: str | None = None
+        self._stated: object = None
+        # Before they are read: what is published meanwhile is then read again.
+        self._published, self._moved = self._stamp(GENERATION), self._stamp(MIGRATIONS)
         self.snapshot = self._load()
-        self._acknowledge(None)
+        self._acknowledge()
         threading.Thread(target=self._watch, name="crossfade-live", daemon=True).start()
 
     def _load(self) -> Snapshot:
         stated = orjson.loads((self._run_dir / GENERATION).read_bytes())
         self._seen = stated["generation"]
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
-        snapshot = build_snapshot(config, self._seen, self._shelf.load)
+        snapshot = build_snapshot(config, self._seen, self._shelf.load, self._read_migrations())
         self._shelf.keep_only(snapshot)
         return snapshot
 
@@ -87,27 +95,55 @@ class Live:
         while self._run_dir.exists():
             time.sleep(_POLL_SECONDS)
             try:
-                current = self._stamp()
-                if current == self._published:
-                    continue
-                self._published = current
-                self.snapshot = self._load()
-                self._acknowledge(None)
+                self._look()
             except (CrossfadeError, OSError, ValueError) as error:
                 log.error(
                     "generation %s does not load, generation %s serves on: %s", self._seen, self.generation, error
                 )
-                self._acknowledge(str(error))
+                self._problem = str(error)
+            try:
+                self._acknowledge()
+            except OSError as error:
+                log.warning("cannot write into %s: %s", self._run_dir, error)
 
-    def _stamp(self) -> tuple[int, int]:
+    def _look(self) -> None:
+        """Take up what was published since the last look."""
+        moved = self._stamp(MIGRATIONS)
+        if moved != self._moved:
+            self._moved = moved
+            self.snapshot = move_migrations(self.snapshot, self._read_migrations())
+        published = self._stamp(GENERATION)
+        if published != self._published:
+            self._published = published
+            self.snapshot = self._load()
+            self._problem = None
+
+    def _stamp(self, name: str) -> tuple[int, int]:
         """What tells one published file from the next; an inode alone is soon used again."""
-        stat = (self._run_dir / GENERATION).stat()
+        try:
+            stat = (self._run_dir / name).stat()
+        except FileNotFoundError:
+            return 0, 0
         return stat.st_mtime_ns, stat.st_ino
+
+    def _read_migrations(self) -> dict[str, MigrationView]:
+        path = self._run_dir / MIGRATIONS
+        views = orjson.loads(path.read_bytes()) if path.exists() else []
+        return {view["collection"]: MigrationView.model_validate(view) for view in views}
 
     @property
     def generation(self) -> int:
         return self.snapshot.generation
 
-    def _acknowledge(self, error: str | None) -> None:
-        stated = {"pid": os.getpid(), "generation": self.snapshot.generation, "error": error}
-        write_atomically(self._run_dir / f"worker-{os.getpid()}.json", orjson.dumps(stated))
+    def _acknowledge(self) -> None:
+        """Tell the supervisor what this process serves with, whenever that has changed."""
+        snapshot = self.snapshot
+        stated = {
+            "pid": os.getpid(),
+            "generation": snapshot.generation,
+            "error": self._problem,
+            "migrations": self.flights.oldest({view.id: view.version for view in snapshot.migrations.values()}),
+        }
+        if stated != self._stated:
+            write_atomically(self._run_dir / f"worker-{os.getpid()}.json", orjson.dumps(stated))
+            self._stated = stated

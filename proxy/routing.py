@@ -6,7 +6,7 @@ Pure: adapters are handed in, already loaded and checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crossfade.adapters.base import Adapter, Map
@@ -15,6 +15,7 @@ from crossfade.adapters.fingerprint import Fingerprint
 from .config import Collection, Config
 from .config_fields import resolve_field
 from .errors import AdapterUnavailable
+from .migration.record import MigrationView
 
 LoadAdapter = Callable[["AdapterKey"], Adapter]
 
@@ -56,6 +57,7 @@ class Snapshot:
     config: Config
     models: Mapping[str, int]  # dimensions by model name
     adapters: Mapping[AdapterKey, Adapter]
+    migrations: Mapping[str, MigrationView] = field(default_factory=dict)  # by collection
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
     def encodes(self, model: str) -> bool:
@@ -80,15 +82,25 @@ class Snapshot:
         return space
 
 
-def build_snapshot(config: Config, generation: int, load: LoadAdapter) -> Snapshot:
-    """Build the snapshot of a configuration, loading every adapter it names.
+def build_snapshot(
+    config: Config, generation: int, load: LoadAdapter, migrations: Mapping[str, MigrationView] | None = None
+) -> Snapshot:
+    """Build the snapshot of a configuration and of the migrations under way, loading every adapter it names.
 
     Raises what `load` raises, and AdapterUnavailable for an adapter of other dimensions than its models'.
     """
     models = {name: model.dim for name, model in config.models.items()}
     adapters = {key: _checked(load(key), key, models) for key in adapter_keys(config)}
-    snapshot = Snapshot(generation, config, models, adapters)
-    for collection, settings in config.collections.items():
+    return _with_spaces(Snapshot(generation, config, models, adapters, migrations or {}))
+
+
+def move_migrations(snapshot: Snapshot, migrations: Mapping[str, MigrationView]) -> Snapshot:
+    """The same configuration with other migrations; what was decided under the old ones is decided again."""
+    return _with_spaces(replace(snapshot, migrations=migrations, spaces={}, decisions={}))
+
+
+def _with_spaces(snapshot: Snapshot) -> Snapshot:
+    for collection, settings in snapshot.config.collections.items():
         for using in ("", *settings.fields):
             snapshot.find_space(collection, using)
     return snapshot

@@ -3,11 +3,13 @@
 envoy/          routes and clusters, replaced by rename; Envoy watches the folder
 generation.json which configuration counts now; workers poll it
 config-N.yaml   the text of each generation's file, secrets still as ${NAME}
+migrations.json what workers have to know of migrations; they poll it too
 worker-PID.json what each worker serves with; tally-*.json what it counted
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import orjson
@@ -18,7 +20,8 @@ from .config import Config
 from .envoy import listeners_of
 from .envoy_clusters import build_clusters
 from .envoy_routes import build_routes
-from .live import GENERATION
+from .live import GENERATION, MIGRATIONS
+from .migration.record import MigrationView
 from .telemetry import write_atomically
 
 ENVOY = "envoy"
@@ -48,7 +51,13 @@ def publish_routes(run_dir: Path, config: Config, dialects: dict[str, Dialect], 
         write_atomically(run_dir / ENVOY / f"rds-{listener.name}.json", orjson.dumps(routes))
 
 
+def publish_migrations(run_dir: Path, views: Sequence[MigrationView]) -> None:
+    """Tell every worker how the migrations stand; of two of one collection the later counts."""
+    write_atomically(run_dir / MIGRATIONS, orjson.dumps([view.model_dump(mode="json") for view in views]))
+
+
 def read_workers(run_dir: Path) -> dict[int, dict[str, object]]:
-    """What each worker said last, by process id: its generation, and the error that kept it from a newer one."""
+    """What each worker said last, by process id: its generation, what kept it from a newer one, and the oldest version
+    of each migration that it acts on."""
     stated = (orjson.loads(path.read_bytes()) for path in run_dir.glob("worker-*.json"))
     return {one["pid"]: one for one in stated}
