@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= dev,demo
+BACKEND ?= qdrant
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +18,7 @@ stamp = $(VENV)/.installed-$(subst $(comma),-,$(1))
 
 help:
 	@echo "make demo            upgrade an embedding model in front of you, with real text and models (ARGS=--keep)"
+	@echo "                     BACKEND=milvus shows it on Milvus instead of Qdrant"
 	@echo "make test            all tests (ARGS='-k name')"
 	@echo "make check           lint, formatting, types, import contracts, documentation"
 	@echo "make format          put the code into its form"
@@ -24,8 +26,8 @@ help:
 	@echo "make bench-adapters  what an adapter costs beside the machine's limits -> build/bench-adapters.json"
 	@echo "make quality         every adapter family on judged collections -> docs/quality.md"
 
-demo: $(call stamp,demo)
-	$(BIN)/crossfade demo --directory build/demo $(ARGS)
+demo: $(call stamp,demo$(if $(filter milvus,$(BACKEND)),$(comma)milvus))
+	$(BIN)/crossfade demo --backend $(BACKEND) --directory build/demo $(ARGS)
 
 test: $(call stamp,$(EXTRAS))
 	$(BIN)/python -m pytest $(ARGS)

@@ -1,4 +1,4 @@
-"""The demo's client: qdrant-client as it comes, asked for nothing that an application would not ask."""
+"""The demo's questions: every query one after the other, and how long single ones take."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import grpc
-import httpx
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import UnexpectedResponse
 
-from .demo_text import Package
+from .demo_database import DEPTH, Client, Float32, Refused
 
-Float32 = NDArray[np.float32]
 Advance = Callable[[int], None]
-DEPTH = 10
 MISSED = -1  # in a ranking: nothing there
-_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,48 +24,18 @@ class Answers:
     message: str | None
 
 
-def connect(rest: int, grpc_port: int, *, over_grpc: bool) -> QdrantClient:
-    """The client, on two ports of this machine; the only thing that differs between old and new is these ports."""
-    return QdrantClient(host="127.0.0.1", port=rest, grpc_port=grpc_port, prefer_grpc=over_grpc, timeout=60)
-
-
-def build_index(client: QdrantClient, collection: str, packages: Sequence[Package], vectors: Float32) -> None:
-    """Create a collection and store vectors (n, dim) with the packages' names and texts."""
-    size = models.VectorParams(size=vectors.shape[1], distance=models.Distance.COSINE)
-    client.create_collection(collection, vectors_config=size)
-    for first in range(0, len(packages), _BATCH):
-        points = [
-            models.PointStruct(id=at, vector=vectors[at].tolist(), payload={"name": one.name, "text": one.description})
-            for at, one in enumerate(packages[first : first + _BATCH], start=first)
-        ]
-        client.upsert(collection, points, wait=True)
-
-
-def ask_all(client: QdrantClient, collection: str, vectors: Float32, advance: Advance) -> Answers:
+def ask_all(client: Client, collection: str, vectors: Float32, advance: Advance) -> Answers:
     """Ask one query after the other, vectors (n, dim); a refused one finds nothing and is counted."""
     rankings = np.full((len(vectors), DEPTH), MISSED, np.int64)
     refused, message = 0, None
     for at, vector in enumerate(vectors):
         try:
-            points = client.query_points(collection, query=vector.tolist(), limit=DEPTH).points
-            rankings[at, : len(points)] = [int(point.id) for point in points]
-        except (grpc.RpcError, UnexpectedResponse) as error:
-            refused, message = refused + 1, _words(error)
+            found = client.ask(collection, vector.tolist())
+            rankings[at, : len(found)] = found
+        except Refused as error:
+            refused, message = refused + 1, str(error)
         advance(1)
     return Answers(rankings, refused, message)
-
-
-def _words(error: Exception) -> str:
-    details = getattr(error, "details", None)
-    return str(details() if details is not None else error)
-
-
-def read_mark(rest: int, collection: str, vector: Float32) -> str:
-    """The header x-crossfade of one answer over REST, asked without any client: what was done with the query."""
-    body = {"query": vector.tolist(), "limit": 1}
-    answer = httpx.post(f"http://127.0.0.1:{rest}/collections/{collection}/points/query", json=body)
-    answer.raise_for_status()
-    return answer.headers["x-crossfade"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +58,7 @@ def measure_latency(routes: Sequence[Callable[[int], object]], count: int, advan
     return [Latency(*map(float, np.percentile(column, [50, 99]))) for column in taken.T]
 
 
-def route(client: QdrantClient, collection: str, vectors: Float32) -> Callable[[int], object]:
+def route(client: Client, collection: str, vectors: Float32) -> Callable[[int], object]:
     """A function that asks the query of a number, with vectors (n, dim) turned into lists beforehand."""
     lists = vectors.tolist()
-    return lambda at: client.query_points(collection, query=lists[at % len(lists)], limit=DEPTH)
+    return lambda at: client.ask(collection, lists[at % len(lists)])

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from crossfade.adapters.metrics import bootstrap_interval, ndcg_at, recall_at
 
-from .demo_ask import DEPTH, MISSED, Answers, Latency
+from .demo_ask import MISSED, Answers, Latency
+from .demo_database import DEPTH
 from .demo_models import NEW, OLD
 from .demo_text import Package
 

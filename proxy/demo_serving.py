@@ -1,4 +1,4 @@
-"""The demo's two servers: a Qdrant that has been there before, and Crossfade, which is put in front of it."""
+"""The demo's two servers: a database that has been there before, and Crossfade, which is put in front of it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from .demo_database import HOST, Database, Ports
 from .demo_models import NEW, NEW_DIM, OLD, OLD_DIM
 from .errors import CrossfadeError
 
 COLLECTION = "packages"
-_HOST = "127.0.0.1"
 _START_SECONDS = 90.0
 _STOP_SECONDS = 20.0
 _FLAG = re.compile(r"^(\s*query_model:) .*$", re.MULTILINE)
 
 CONFIG = """\
 listen:
-  qdrant: {{grpc: "{host}:{front_grpc}", rest: "{host}:{front_rest}"}}
+  {listen}
   admin: "{host}:{admin}"
 upstreams:
-  qdrant: {{kind: qdrant, grpc: "{host}:{grpc}", rest: "http://{host}:{rest}"}}
+  {upstream}
 models:
   {old}: {{dim: {old_dim}}}
   {new}: {{dim: {new_dim}}}
@@ -46,27 +45,21 @@ class DemoFailed(CrossfadeError):
     """A step of the demo cannot be done; the message says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where everything listens, all on 127.0.0.1: the database, and Crossfade in front of it."""
+def choose_ports(first: int, *, one_port: bool = False) -> Ports:
+    """Free ports; `first` (REST) and the two after it (gRPC, admin) are Crossfade's unless it is 0.
 
-    rest: int
-    grpc: int
-    front_rest: int
-    front_grpc: int
-    admin: int
-
-
-def choose_ports(first: int) -> Ports:
-    """Free ports; `first` (REST) and the two after it (gRPC, admin) are Crossfade's unless it is 0."""
-    wanted = [first, first + 1, first + 2] if first else [0, 0, 0]
+    With `one_port` REST and gRPC share one, and admin is the one after it.
+    """
+    count = 2 if one_port else 3
+    wanted = [first + at for at in range(count)] if first else [0] * count
     held: list[socket.socket] = []
     try:
-        found = [_hold(port, held) for port in [0, 0, *wanted]]
+        *found, admin = [_hold(port, held) for port in [0] * (count - 1) + wanted]
     finally:
         for probe in held:
             probe.close()
-    return Ports(*found)
+    rest, grpc, front_rest, front_grpc = [found[0], found[0], found[1], found[1]] if one_port else found
+    return Ports(rest, grpc, front_rest, front_grpc, admin)
 
 
 def _hold(port: int, held: list[socket.socket]) -> int:
@@ -74,18 +67,18 @@ def _hold(port: int, held: list[socket.socket]) -> int:
     held.append(probe)
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
     try:
-        probe.bind((_HOST, port))
+        probe.bind((HOST, port))
     except OSError as error:
-        raise DemoFailed(f"port {port} on {_HOST} is taken ({error.strerror}); choose others with --port") from error
+        raise DemoFailed(f"port {port} on {HOST} is taken ({error.strerror}); choose others with --port") from error
     return int(probe.getsockname()[1])
 
 
-def write_config(path: Path, ports: Ports) -> None:
+def write_config(path: Path, database: Database, ports: Ports) -> None:
     """The configuration to start with: the flag says that queries are made with the old model."""
-    values: Mapping[str, object] = {slot: getattr(ports, slot) for slot in Ports.__slots__}
-    path.write_text(
-        CONFIG.format(**values, host=_HOST, collection=COLLECTION, old=OLD, old_dim=OLD_DIM, new=NEW, new_dim=NEW_DIM)
-    )
+    servers = {"listen": database.listen(ports.front), "upstream": database.upstream(ports.direct)}
+    servers |= {"host": HOST, "admin": str(ports.admin)}
+    models = {"old": OLD, "old_dim": OLD_DIM, "new": NEW, "new_dim": NEW_DIM}
+    path.write_text(CONFIG.format(**servers, **models, collection=COLLECTION))
 
 
 def flip_flag(text: str, model: str) -> str:
@@ -97,13 +90,11 @@ def flip_flag(text: str, model: str) -> str:
 
 
 @contextmanager
-def start_database(folder: Path, ports: Ports) -> Iterator[None]:
-    """Run the embedded Qdrant as a process of its own."""
-    command = [sys.executable, "-m", "crossfade.backends.embedded", "--data", str(folder / "qdrant"), "--with-parent"]
-    command += ["--grpc-port", str(ports.grpc), "--rest-port", str(ports.rest)]
-    with _run(
-        "the embedded Qdrant", command, folder / "qdrant.log", lambda: _answers(f"http://{_HOST}:{ports.rest}/readyz")
-    ):
+def start_database(folder: Path, database: Database, ports: Ports) -> Iterator[None]:
+    """Run the embedded database as a process of its own."""
+    command = database.command(folder / database.kind, ports.direct)
+    log = folder / f"{database.kind}.log"
+    with _run(f"the embedded {database.title}", command, log, lambda: database.is_ready(ports.direct)):
         yield
 
 
@@ -112,7 +103,7 @@ def start_crossfade(folder: Path, ports: Ports) -> Iterator[subprocess.Popen[byt
     """Run `crossfade serve` on the demo's configuration."""
     command = [sys.executable, "-m", "crossfade.proxy", "serve", str(folder / "crossfade.yaml")]
     with _run(
-        "crossfade serve", command, folder / "crossfade.log", lambda: _answers(f"http://{_HOST}:{ports.admin}/readyz")
+        "crossfade serve", command, folder / "crossfade.log", lambda: _answers(f"http://{HOST}:{ports.admin}/readyz")
     ) as process:
         yield process
 
@@ -124,7 +115,7 @@ def generation_of(ports: Ports) -> int:
 
 def reload_crossfade(ports: Ports) -> None:
     """Have Crossfade read configuration and adapters again; raises DemoFailed when it refuses."""
-    answer = httpx.post(f"http://{_HOST}:{ports.admin}/reload", timeout=_START_SECONDS)
+    answer = httpx.post(f"http://{HOST}:{ports.admin}/reload", timeout=_START_SECONDS)
     if answer.status_code != 200:
         raise DemoFailed(f"Crossfade does not reload: {answer.json()['problem']}")
 
@@ -144,7 +135,7 @@ def wait_for_reload(ports: Ports, generation: int) -> None:
 
 
 def _status(ports: Ports) -> dict[str, Any]:
-    stated: dict[str, Any] = httpx.get(f"http://{_HOST}:{ports.admin}/status").json()
+    stated: dict[str, Any] = httpx.get(f"http://{HOST}:{ports.admin}/status").json()
     return stated
 
 

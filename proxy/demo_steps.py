@@ -8,17 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from qdrant_client import QdrantClient
 
 from crossfade.adapters.base import Adapter, Float32
 from crossfade.adapters.pairs import make_pairs
 from crossfade.adapters.select import fit_adapter
 from crossfade.adapters.store import save_adapter
 
-from .demo_ask import Answers, Latency, ask_all, build_index, connect, measure_latency, read_mark, route
+from .demo_ask import Answers, Latency, ask_all, measure_latency, route
+from .demo_database import Client, Database, Ports
 from .demo_models import NEW, OLD, MiniLM, UniversalSentenceEncoder, embed_all
 from .demo_report import Row, make_row
-from .demo_serving import COLLECTION, DemoFailed, Ports, flip_flag, generation_of, reload_crossfade, wait_for_reload
+from .demo_serving import COLLECTION, DemoFailed, flip_flag, generation_of, reload_crossfade, wait_for_reload
 from .demo_stage import Stage
 from .demo_text import Package
 
@@ -44,7 +44,8 @@ class Vectors:
 class Found:
     """Every row of the table, the answers to compare one by one, and what an answer says of itself.
 
-    `new` and `adapter` are of the largest share of pairs.
+    `new` and `adapter` are of the largest share of pairs; `equal` counts the answers over each other transport that
+    equal those of `new`.
     """
 
     adapter: Adapter
@@ -52,7 +53,7 @@ class Found:
     old: Answers
     new: Answers
     mark: str
-    equal_over_rest: int
+    equal: dict[str, int]
 
 
 def embed(stage: Stage, packages: Sequence[Package], queries: int, threads: int) -> Vectors:
@@ -67,12 +68,12 @@ def embed(stage: Stage, packages: Sequence[Package], queries: int, threads: int)
     return Vectors(*made)
 
 
-def build(stage: Stage, ports: Ports, packages: Sequence[Package], vectors: Vectors) -> None:
+def build(stage: Stage, database: Database, ports: Ports, packages: Sequence[Package], vectors: Vectors) -> None:
     """Store the old index straight in the database, and for the oracle alone the re-encoded one."""
-    direct = connect(ports.rest, ports.grpc, over_grpc=True)
+    direct = database.connect(ports.direct, database.transports[0])
     for name, stored in ((COLLECTION, vectors.old_documents), (REENCODED, vectors.new_documents)):
         title = f"the database holds {name!r} with {stored.shape[1]} dimensions"
-        stage.run(title, partial(build_index, direct, name, packages, stored))
+        stage.run(title, partial(direct.build, name, packages, stored))
 
 
 def fit(stage: Stage, folder: Path, vectors: Vectors, share: float) -> Adapter:
@@ -95,10 +96,10 @@ def flip(stage: Stage, config: Path, ports: Ports) -> None:
     stage.run(f"flag flipped in {config}: query_model: {NEW}", partial(wait_for_reload, ports, before))
 
 
-def compare(stage: Stage, folder: Path, ports: Ports, vectors: Vectors, adapter: Adapter) -> Found:
+def compare(stage: Stage, folder: Path, database: Database, ports: Ports, vectors: Vectors, adapter: Adapter) -> Found:
     """Ask every query in every way, refitting the adapter as the new model gets through the documents."""
-    direct = connect(ports.rest, ports.grpc, over_grpc=True)
-    front = connect(ports.front_rest, ports.front_grpc, over_grpc=True)
+    direct = database.connect(ports.direct, database.transports[0])
+    front = database.connect(ports.front, database.transports[0])
     old = _ask(stage, "status quo", front, COLLECTION, vectors.old_queries)
     naive = _ask(stage, "naive", direct, COLLECTION, vectors.new_queries)
     rows = [make_row("status quo", f"{OLD} -> {OLD}", old), make_row("naive", f"{NEW} -> {OLD}", naive)]
@@ -111,16 +112,18 @@ def compare(stage: Stage, folder: Path, ports: Ports, vectors: Vectors, adapter:
         new = _ask(stage, f"adapted, {share:.0%}", front, COLLECTION, vectors.new_queries)
         _refuse_failures(new)
         rows.append(make_row(f"adapted, {share:.0%} paired", f"{NEW} -> {OLD}", new))
-    rest = connect(ports.front_rest, ports.front_grpc, over_grpc=False)
-    mark = read_mark(ports.front_rest, COLLECTION, vectors.new_queries[0])
-    over_rest = _ask(stage, "adapted, over REST", rest, COLLECTION, vectors.new_queries)
+    equal = {}
+    for transport in database.transports[1:]:
+        other = database.connect(ports.front, transport)
+        answers = _ask(stage, f"adapted, over {transport}", other, COLLECTION, vectors.new_queries)
+        equal[transport] = int((answers.rankings == new.rankings).all(axis=1).sum())
+    mark = database.read_mark(ports.front, COLLECTION, vectors.new_queries[0].tolist())
     oracle = _ask(stage, "oracle", direct, REENCODED, vectors.new_queries)
     rows.append(make_row("oracle", f"{NEW} -> {NEW}", oracle))
-    equal = int((over_rest.rankings == new.rankings).all(axis=1).sum())
     return Found(adapter, tuple(rows), old, new, mark, equal)
 
 
-def _ask(stage: Stage, name: str, client: QdrantClient, collection: str, vectors: Float32) -> Answers:
+def _ask(stage: Stage, name: str, client: Client, collection: str, vectors: Float32) -> Answers:
     with stage.bar(f"{len(vectors):,} queries: {name}", len(vectors)) as advance:
         return ask_all(client, collection, vectors, advance)
 
@@ -130,13 +133,14 @@ def _refuse_failures(answers: Answers) -> None:
         raise DemoFailed(f"{answers.refused} of {len(answers.rankings)} adapted queries failed: {answers.message}")
 
 
-def take_times(stage: Stage, ports: Ports, vectors: Vectors, adapter: Adapter) -> dict[str, Latency]:
+def take_times(
+    stage: Stage, database: Database, ports: Ports, vectors: Vectors, adapter: Adapter
+) -> dict[str, Latency]:
     """Time single queries in turn: ready-made old-space vectors straight to the database, new ones by Crossfade."""
     mapped = adapter.query.apply(vectors.new_queries)
     routes = {}
-    for name, over_grpc in (("gRPC", True), ("REST", False)):
-        direct = connect(ports.rest, ports.grpc, over_grpc=over_grpc)
-        front = connect(ports.front_rest, ports.front_grpc, over_grpc=over_grpc)
+    for name in database.transports:
+        direct, front = database.connect(ports.direct, name), database.connect(ports.front, name)
         routes[f"{name}, straight to the database"] = route(direct, COLLECTION, mapped)
         routes[f"{name}, through Crossfade, adapted"] = route(front, COLLECTION, vectors.new_queries)
     for ask in routes.values():

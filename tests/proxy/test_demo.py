@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from crossfade.proxy.demo import what_to_try
-from crossfade.proxy.demo_ask import DEPTH, MISSED, Answers
+from crossfade.proxy.demo_ask import MISSED, Answers, ask_all
+from crossfade.proxy.demo_database import DEPTH, Kind, Ports, Refused, open_database
 from crossfade.proxy.demo_models import NEW, OLD, embed_all
 from crossfade.proxy.demo_report import (
     choose_examples,
@@ -30,7 +31,7 @@ from crossfade.proxy.demo_report import (
     show_rows,
     to_json,
 )
-from crossfade.proxy.demo_serving import DemoFailed, Ports, choose_ports, flip_flag, write_config
+from crossfade.proxy.demo_serving import DemoFailed, choose_ports, flip_flag, write_config
 from crossfade.proxy.demo_text import (
     WORDS,
     Package,
@@ -139,6 +140,25 @@ def answers(*firsts: list[int]) -> Answers:
     return Answers(rankings, 0, None)
 
 
+class Moody:
+    """A client that refuses every vector that does not begin with 1."""
+
+    def build(self, collection: str, packages: object, vectors: object) -> None:
+        raise NotImplementedError
+
+    def ask(self, collection: str, vector: list[float]) -> list[int]:
+        if vector[0] != 1:
+            raise Refused(f"{collection} refuses {vector[0]:g}")
+        return [3, 1]
+
+
+def test_a_refused_query_finds_nothing_and_is_counted() -> None:
+    done: list[int] = []
+    found = ask_all(Moody(), "docs", np.array([[1.0], [2.0]], np.float32), done.append)
+    assert found.rankings[:, :3].tolist() == [[3, 1, MISSED], [MISSED] * 3]
+    assert (found.refused, found.message, len(done)) == (1, "docs refuses 2", 2)
+
+
 def test_a_query_scores_by_the_rank_of_its_own_package() -> None:
     scores = score_queries(answers([0], [0, 1], [5, 6, 7]))
     assert np.allclose(scores, [1.0, 1 / np.log2(3), 0.0])
@@ -174,10 +194,16 @@ def test_what_is_written_is_plain_data() -> None:
     assert json.loads(json.dumps(to_json(rows=(row,))))["rows"][0]["ndcg"] == 1.0
 
 
-def test_the_commands_to_try_can_be_copied_as_they_stand() -> None:
-    told = what_to_try(Path("build/demo"), PORTS)
+@pytest.mark.parametrize("kind", ["qdrant", "milvus"])
+def test_the_programs_to_try_can_be_copied_as_they_stand(kind: Kind) -> None:
+    told = what_to_try(Path("build/demo"), open_database(kind), PORTS)
     (program,) = re.findall(r"python -c '([^']*)'", told)
     ast.parse(program)
+    assert "build/demo/query.json" in program
+
+
+def test_the_request_to_try_can_be_copied_as_it_stands() -> None:
+    told = what_to_try(Path("build/demo"), open_database("qdrant"), PORTS)
     curl = shlex.split(told.partition("\n\n")[0])
     assert curl[0] == "curl"
     assert curl[-1] == "@build/demo/query.json"
@@ -187,9 +213,10 @@ def test_the_commands_to_try_can_be_copied_as_they_stand() -> None:
 PORTS = Ports(rest=1, grpc=2, front_rest=3, front_grpc=4, admin=5)
 
 
-def test_the_flag_is_one_word_of_a_valid_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["qdrant", "milvus"])
+def test_the_flag_is_one_word_of_a_valid_configuration(tmp_path: Path, kind: Kind) -> None:
     path = tmp_path / "crossfade.yaml"
-    write_config(path, PORTS)
+    write_config(path, open_database(kind), PORTS)
     before = load_config(path)
     path.write_text(flip_flag(path.read_text(), NEW))
     after = load_config(path)
@@ -206,6 +233,9 @@ def test_a_configuration_without_the_flag_is_not_flipped() -> None:
 def test_ports_are_free_and_a_taken_one_is_named() -> None:
     ports = choose_ports(0)
     assert len({ports.rest, ports.grpc, ports.front_rest, ports.front_grpc, ports.admin}) == 5
+    shared = choose_ports(0, one_port=True)
+    assert (shared.rest, shared.front_rest) == (shared.grpc, shared.front_grpc)
+    assert len({shared.grpc, shared.front_grpc, shared.admin}) == 3
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(DemoFailed, match=rf"port {port} on 127.0.0.1 is taken .* --port"):
@@ -224,8 +254,9 @@ needs_models = pytest.mark.skipif(
 
 
 @needs_models
-def test_the_whole_demo_shows_an_upgrade_with_real_models(tmp_path: Path) -> None:
-    done = run("--documents", "200", "--queries", "40", "--directory", str(tmp_path))
+@pytest.mark.parametrize(("kind", "equal"), [("qdrant", {"REST": 40}), ("milvus", {})])
+def test_the_whole_demo_shows_an_upgrade_with_real_models(tmp_path: Path, kind: Kind, equal: dict[str, int]) -> None:
+    done = run("--backend", kind, "--documents", "200", "--queries", "40", "--directory", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "demo.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
@@ -234,7 +265,7 @@ def test_the_whole_demo_shows_an_upgrade_with_real_models(tmp_path: Path) -> Non
     assert rows["oracle"]["ndcg"] > rows["status quo"]["ndcg"] > 0.5
     assert rows["adapted, 75% paired"]["ndcg"] > rows["adapted, 25% paired"]["ndcg"] > 0.1
     assert found["mark"] == f"adapted; model={NEW}; index={OLD}"
-    assert found["equal_over_rest"] == 40
+    assert (found["backend"], found["equal"]) == (kind, equal)
     assert "status quo" in done.stdout
 
 
