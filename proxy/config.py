@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from crossfade.backends.dialect import Transport
 
+from .config_migrate import Databases, Migrate
 from .config_models import Model
 from .config_section import HeaderName, Name, Secret, Section, written
 from .config_values import Address, AddressValue, Bytes, OriginValue, PathValue, PositiveSeconds, Seconds
@@ -179,6 +180,8 @@ class Collection(Section):
     """Named vectors that differ from the collection, and names that declare a model."""
     text: Name | None = None
     """Where a document's text is: a payload path ("payload.text") or a template ("{title}\\n{body}")."""
+    migrate: Migrate | None = None
+    """Re-encodes the collection with another model while it serves; see docs/migration.md."""
 
 
 class Clients(Section):
@@ -247,6 +250,8 @@ class Config(Section):
     """Embedding models by name."""
     collections: Mapping[Name, Collection] = Field(default_factory=dict)
     """Collections by their name in the database."""
+    migrations: Databases = Databases()
+    """Where migrations are kept."""
     detect: Detect = Detect()
     """How the model behind a query is found."""
     answers: Answers = Answers()

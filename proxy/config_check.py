@@ -14,11 +14,10 @@ from itertools import combinations
 from crossfade.backends.payload_text import compile_text
 
 from .config import Collection, Config, DatabaseListener, Upstream, VectorFieldSettings
+from .config_check_migrate import Conflict, KeyPath, find_migration_conflicts
 from .config_fields import collection_upstream, resolve_field, serving_upstream
 from .config_values import Address
-
-KeyPath = tuple[str, ...]
-Conflict = tuple[KeyPath, str]
+from .yaml_lines import spell_path
 
 _WILDCARDS = {"0.0.0.0", "::", "*"}
 _LOCAL = _WILDCARDS | {"127.0.0.1", "::1", "localhost"}
@@ -46,6 +45,7 @@ def find_conflicts(config: Config, known: Known | None = None) -> Iterator[Confl
             yield from _unknown(("detect", "clients", key, client), model, known.models, "model")
     for name, collection in config.collections.items():
         yield from _collection(config, known, name, collection)
+    yield from find_migration_conflicts(config, known.models)
 
 
 def _listen(config: Config, known: Known) -> Iterator[Conflict]:
@@ -93,7 +93,7 @@ def _addresses(config: Config) -> Iterator[Conflict]:
         opened += [(("listen", kind, *port.key), port.address) for port in listener.ports]
     for (path, address), (other, taken) in combinations(sorted(opened, key=lambda entry: entry[0], reverse=True), 2):
         if _collide(address, taken):
-            yield path, f"is {address}, and {'.'.join(other)} is {taken}: one port cannot be opened twice; change one"
+            yield path, f"is {address}, and {spell_path(other)} is {taken}: one port cannot be opened twice; change one"
     for name, upstream in config.upstreams.items():
         targets = (("grpc", upstream.grpc), ("rest", upstream.rest.address if upstream.rest else None))
         for transport, target in targets:
@@ -103,10 +103,10 @@ def _addresses(config: Config) -> Iterator[Conflict]:
                     and target.port == address.port
                     and target.host in _LOCAL & {address.host, *_reached(address)}
                 ):
-                    yield (
-                        ("upstreams", name, transport),
-                        (f"is {target}, which is Crossfade's own port {'.'.join(own)}; give the database another port"),
+                    clash = (
+                        f"is {target}, which is Crossfade's own port {spell_path(own)}; give the database another port"
                     )
+                    yield ("upstreams", name, transport), clash
 
 
 def _reached(address: Address) -> set[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Collection, Config, DatabaseListener, Upstream, VectorFieldSettings
+from .config_migrate import name_target
 from .config_values import Origin
 
 
@@ -63,23 +64,26 @@ def collection_upstream(config: Config, collection: Collection) -> str | None:
 
 
 def fill_defaults(config: Config) -> Config:
-    """The same configuration with `upstream` and `query_model` written out wherever they were left to their default."""
+    """The same configuration with what was left to its default written out: upstreams, query models, targets, texts."""
     listeners = {
         kind: listener.model_copy(update={"upstream": serving_upstream(config, kind, listener)})
         for kind, listener in config.listen.kinds.items()
     }
-    collections = {
-        name: collection.model_copy(
-            update={
-                "upstream": collection_upstream(config, collection),
-                "query_model": collection.query_model or collection.index_model,
-            }
-        )
-        for name, collection in config.collections.items()
-    }
+    collections = {name: _fill_collection(config, name, collection) for name, collection in config.collections.items()}
     listen = config.listen.model_copy(update=listeners)
     upstreams = {name: fill_rest(upstream) for name, upstream in config.upstreams.items()}
     return config.model_copy(update={"listen": listen, "upstreams": upstreams, "collections": collections})
+
+
+def _fill_collection(config: Config, name: str, collection: Collection) -> Collection:
+    home = collection_upstream(config, collection)
+    migrate = collection.migrate
+    if migrate is not None:
+        kind = config.upstreams[home].kind if home is not None else "qdrant"
+        update = {"target": name_target(name, migrate, kind), "text": migrate.text or collection.text}
+        migrate = migrate.model_copy(update=update)
+    query_model = collection.query_model or collection.index_model
+    return collection.model_copy(update={"upstream": home, "query_model": query_model, "migrate": migrate})
 
 
 def fill_rest(upstream: Upstream) -> Upstream:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from .config import Config
@@ -19,7 +19,7 @@ from .config_values import Address, Origin
 _WORDS = {
     str: "text",
     int: "whole number",
-    float: "duration",
+    float: "number",
     bool: "true or false",
     Path: "path",
     SecretStr: "text (secret)",
@@ -30,7 +30,10 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key: its path with NAME where a name of the operator's stands, what it takes, its default, what it is for."""
+    """One key: its path, what it takes, its default, what it is for.
+
+    In the path NAME is a name of the operator's, N the number of an entry of a list.
+    """
 
     path: str
     takes: str
@@ -48,11 +51,11 @@ def list_keys(model: type[BaseModel] = Config, path: str = "") -> Iterator[Key]:
     schemas = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
         here = f"{path}.{name}" if path else name
-        section, named = _section(field.annotation)
+        section, step = _section(field.annotation)
         description = " ".join((field.description or "").split())
-        yield Key(here, _takes(field, section, named), _default(field, schemas[name]), description)
+        yield Key(here, _takes(field, section, step), _default(field, schemas[name]), description)
         if section is not None:
-            yield from list_keys(section, f"{here}.NAME" if named else here)
+            yield from list_keys(section, f"{here}{step}")
 
 
 def render_table() -> str:
@@ -61,44 +64,47 @@ def render_table() -> str:
     return "\n".join(["| key | takes | default | |", "| --- | --- | --- | --- |", *rows]) + "\n"
 
 
-def _section(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section an annotation leads to, and whether names of the operator's stand in between."""
+def _section(annotation: Any) -> tuple[type[BaseModel] | None, str]:
+    """The section an annotation leads to, and what stands in a key path on the way: a name, a number, or nothing."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
+        return annotation, ""
     found = [_section(part) for part in typing.get_args(annotation)]
     section = next((section for section, _ in found if section is not None), None)
-    return section, section is not None and _is_mapping(annotation)
+    step = ".NAME" if _is_a(annotation, Mapping) else ".N" if _is_a(annotation, Sequence) else ""
+    return section, step if section is not None else ""
 
 
-def _is_mapping(annotation: Any) -> bool:
+def _is_a(annotation: Any, kind: type) -> bool:
     origin = typing.get_origin(annotation)
-    return isinstance(origin, type) and issubclass(origin, Mapping)
+    return isinstance(origin, type) and issubclass(origin, kind)
 
 
-def _takes(field: FieldInfo, section: type[BaseModel] | None, named: bool) -> str:
+def _takes(field: FieldInfo, section: type[BaseModel] | None, step: str) -> str:
     if section is not None:
-        return "sections by name" if named else "section"
-    examples = [part.json_schema.get("examples") for part in field.metadata if hasattr(part, "json_schema")]
-    if field.annotation is int and examples:
-        return "size"
-    return _words(field.annotation)
+        return {".NAME": "sections by name", ".N": "list of sections", "": "section"}[step]
+    return _words(field.annotation, *field.metadata)
 
 
-def _words(annotation: Any) -> str:
+def _words(annotation: Any, *metadata: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(typing.get_args(annotation))
-    if _is_mapping(annotation):
+    if _is_a(annotation, Mapping):
         return f"{_words(typing.get_args(annotation)[-1])} by name"
     if hasattr(annotation, "__metadata__"):
-        return _words(annotation.__origin__)
+        return _words(annotation.__origin__, *annotation.__metadata__, *metadata)
+    if any(isinstance(part, WithJsonSchema) and (part.json_schema or {}).get("examples") for part in metadata):
+        # A number that is written with its unit.
+        return {int: "size", float: "duration"}.get(annotation) or _WORDS[annotation]
     parts = [part for part in typing.get_args(annotation) if part is not NoneType]
-    return _words(parts[0]) if parts else _WORDS[annotation]
+    return _words(parts[0], *metadata) if parts else _WORDS[annotation]
 
 
 def _default(field: FieldInfo, schema: Mapping[str, Any]) -> str:
     if field.is_required():
         return "required"
     default = schema.get("default")
-    if default is None or isinstance(default, dict):
+    if default is None or isinstance(default, dict) or default == []:
         return ""
+    if isinstance(default, float):
+        return f"`{default:g}`"
     return f"`{json.dumps(default)}`" if default == "" or isinstance(default, bool) else f"`{default}`"

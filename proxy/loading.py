@@ -36,9 +36,14 @@ _EXPECTED = {
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
     "path_type": "expected a path",
+    "list_type": "expected a list",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "greater_than": "it must be more than {gt}",
     "greater_than_equal": "it must be at least {ge}",
     "less_than_equal": "it must be at most {le}",
 }
+_SECRETS = ("api_key", "store", "journal")  # keys whose values no message shows
 _NAMED = ("upstreams", "models", "collections")  # sections whose entries are left out alone when one is broken
 
 
@@ -114,7 +119,7 @@ def _explain(errors: list[ErrorDetails], document: Document) -> Iterator[Problem
 def _reason(error: ErrorDetails, path: KeyPath) -> str:
     """What pydantic found, as a sentence that goes on from the key path."""
     context = error.get("ctx", {})
-    found = "(not shown)" if path[-1:] == ("api_key",) else _describe(error["input"])
+    found = "(not shown)" if path and path[-1] in _SECRETS else _describe(error["input"])
     match error["type"]:
         case "extra_forbidden":
             return _unknown_key(path)

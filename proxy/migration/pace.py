@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from ..config_section import Section
+from ..config_values import PathValue
 
 SMALLEST: Final = 8
 LARGEST: Final = 2048
 _GROW, _SHRINK = 1.5, 0.5
 
 
-class Pace(BaseModel):
+class Pace(Section):
     """The operator's limits; None is no limit."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     workers: int = Field(default=2, ge=1, le=64)
     """Batches at the same time."""
@@ -24,7 +24,7 @@ class Pace(BaseModel):
     """Points in a second, all workers together."""
     hours: str | None = None
     """When it may run, UTC: "22:00-06:00"."""
-    flag_file: Path | None = None
+    flag_file: PathValue | None = None
     """While this file exists, nothing is re-encoded."""
     latency_ms: float | None = Field(default=None, gt=0)
     """Serving latency (p99) above which the re-encode waits."""
@@ -76,9 +76,9 @@ def read_hours(text: str) -> tuple[int, int]:
     try:
         start, end = (_read_minute(part) for part in text.split("-"))
     except ValueError:
-        raise ValueError(f'{text!r} are no hours; write "22:00-06:00"') from None
+        raise ValueError('is no span of hours; write "22:00-06:00"') from None
     if start == end:
-        raise ValueError(f"{text!r} begins where it ends; leave hours out for the whole day")
+        raise ValueError("begins where it ends; leave hours out for the whole day")
     return start, end
 
 

@@ -1,4 +1,4 @@
-"""Where journal and state of the migrations are kept: SQLite files in the state folder."""
+"""Where journal and state of the migrations are kept: in databases that are given, or in SQLite files in `state`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from ..config import Config
 
 def journal_url(config: Config) -> str:
     """The database of dirty keys, which every worker writes."""
-    return f"sqlite:///{_folder(config) / 'journal.sqlite'}"
+    given = config.migrations.journal
+    return given.get_secret_value() if given is not None else f"sqlite:///{_folder(config) / 'journal.sqlite'}"
 
 
 def store_url(config: Config) -> str:
     """The database of the migrations themselves, which the controller and the verbs write."""
-    return f"sqlite:///{_folder(config) / 'store.sqlite'}"
+    given = config.migrations.store
+    return given.get_secret_value() if given is not None else f"sqlite:///{_folder(config) / 'store.sqlite'}"
 
 
 def _folder(config: Config) -> Path:

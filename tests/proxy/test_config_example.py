@@ -27,12 +27,15 @@ def paths_of(data: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
         for key, value in data.items():
             yield (*path, key)
             yield from paths_of(value, (*path, key))
+    if isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from paths_of(value, (*path, number))
 
 
 def key_of(path: KeyPath) -> Key | None:
     """The key a path of the file is, or None when its end is a name of the operator's."""
     for key in KEYS:
-        pattern = re.escape(key.path).replace("NAME", r"[^.]+")
+        pattern = re.escape(key.path).replace("NAME", r"[^.]+").replace(r"\.N\.", r"\.\d+\.")
         if re.fullmatch(pattern, ".".join(str(part) for part in path)):
             return key
     return None
