@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .reading import ReadCodec  # which is made of what stands here
 
 Float32 = NDArray[np.float32]
 Transport = Literal["grpc", "rest"]
@@ -204,6 +207,7 @@ class Dialect(Protocol):
     kind: str  # "qdrant", "milvus"
     operations: Sequence[Operation]
     schemas: SchemaCodec | None  # None: its messages say everything themselves
+    reading: ReadCodec | None  # None: its collections cannot be read from another one yet
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names, or None when the method cannot carry a vector."""

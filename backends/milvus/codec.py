@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, RequestContext, SchemaCodec, Transport
+from ..reading import ReadCodec
 from .describe import MilvusSchemas
 from .failure import form_failure
 from .message import MilvusMessage
@@ -21,6 +22,7 @@ class MilvusDialect:
         *(method.operation for method in REST_METHODS.values()),
     )
     schemas: SchemaCodec | None = MilvusSchemas()
+    reading: ReadCodec | None = None
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names; a query string is not looked at."""

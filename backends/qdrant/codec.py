@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, RequestContext, SchemaCodec, Transport
+from ..reading import ReadCodec
 from .failure import form_failure
 from .message import QdrantMessage
 from .methods import GRPC_METHODS, REST_METHODS, collection_of, find_rest
+from .reading import QdrantReading
 from .rest import read_answer
 
 _REST_READERS = {method.operation: method.request for method in REST_METHODS}
@@ -18,6 +20,7 @@ class QdrantDialect:
 
     kind = "qdrant"
     schemas: SchemaCodec | None = None  # every message says itself which vector it means
+    reading: ReadCodec | None = QdrantReading()
     operations: Sequence[Operation] = (
         *(method.operation for method in GRPC_METHODS.values()),
         *(method.operation for method in REST_METHODS),

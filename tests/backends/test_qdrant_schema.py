@@ -15,6 +15,7 @@ from tests.backends.qdrant_tables import ANSWERS, REQUESTS
 
 KINDS = {
     FieldDescriptor.TYPE_UINT32: "uint",
+    FieldDescriptor.TYPE_UINT64: "uint",
     FieldDescriptor.TYPE_BOOL: "bool",
     FieldDescriptor.TYPE_ENUM: "enum",
     FieldDescriptor.TYPE_STRING: "string",
