@@ -57,14 +57,27 @@ class Outgoing(NamedTuple):
     done: str  # the first word of the mark, for metrics
 
 
+class Read(NamedTuple):
+    """A request that has been read, with what it says of its model, and when that began."""
+
+    message: Message
+    declared: Declared
+    started: float
+
+
 async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     """Do what one request needs.
 
     Raises RequestError for what cannot be served, UpstreamDown, EncoderFailed.
     """
-    started = perf_counter()
     snapshot = worker.live.snapshot
-    operation = incoming.operation
+    read = await read_incoming(worker, incoming, snapshot)
+    return await carry_out(worker, incoming, read, plan_request(read.message, read.declared, snapshot), snapshot)
+
+
+async def read_incoming(worker: Worker, incoming: Incoming, snapshot: Snapshot) -> Read:
+    """Read one request, and learn the schemas it cannot be read without."""
+    started = perf_counter()
     named = incoming.named
     small = len(incoming.body) <= LOOP_BYTES
     message = (
@@ -75,18 +88,31 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     if message.unsettled and (configured := snapshot.configured(message.collections)):
         await _learn_schemas(worker, incoming, named, snapshot, configured)
         message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, named, snapshot)
-    declared = read_declared(named, snapshot.config.detect)
-    plan = plan_request(message, declared, snapshot)
+    return Read(message, read_declared(named, snapshot.config.detect), started)
+
+
+async def carry_out(
+    worker: Worker,
+    incoming: Incoming,
+    read: Read,
+    plan: Plan,
+    snapshot: Snapshot,
+    names: Mapping[str, str] | None = None,
+) -> Outgoing:
+    """Do what was planned for one request; `names` has the collections that it is to name otherwise."""
+    message, declared, started = read
+    operation = incoming.operation
+    small = len(incoming.body) <= LOOP_BYTES
     planned = perf_counter()
     worker.tally.latency["detect"].observe(planned - started)
 
-    edits = await _prepare(worker, plan, snapshot)
-    body, dropped = incoming.body, _NOTHING
-    if edits:
-        body = (
-            _edit(message, edits, operation.transport)
+    edits = await prepare(worker, plan, snapshot)
+    path, body, dropped = incoming.path, incoming.body, _NOTHING
+    if edits or names:
+        path, body = (
+            _edit(worker, message, edits, operation, path, names)
             if small
-            else await worker.off_loop(len(body), _edit, message, edits, operation.transport)
+            else await worker.off_loop(len(body), _edit, worker, message, edits, operation, path, names)
         )
         dropped = frozenset({_ENCODING[operation.transport]})
     if plan.reads_answer:
@@ -95,15 +121,15 @@ async def exchange(worker: Worker, incoming: Incoming) -> Outgoing:
     if edits:
         worker.tally.latency["map"].observe(mapped - planned)
 
-    path = f"{incoming.path}?{incoming.query}" if incoming.query else incoming.path
+    path = f"{path}?{incoming.query}" if incoming.query else path
     target = worker.target(snapshot, operation.transport)
     headers = forwarded_headers(incoming.headers, dropped)
     response = await call_upstream(target, operation.method, incoming.authority, path, headers, body)
     worker.tally.latency["upstream"].observe(perf_counter() - mapped)
-    if snapshot.config.detect.observe and _carries_answer(operation, response):
+    if snapshot.config.detect.observe and carries_answer(operation, response):
         worker.observe(plan)
     back = _Back(b"", False, "")
-    if plan.reads_answer and _carries_answer(operation, response):
+    if plan.reads_answer and carries_answer(operation, response):
         back = await _map_back(worker, incoming, message, plan, declared, snapshot, target, response)
     mark = plan.mark
     done = mark.partition(";")[0] if mark else "passed"
@@ -141,12 +167,28 @@ def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], sna
         raise MalformedRequest(operation.name, str(error)) from error
 
 
-def _edit(message: Message, edits: list[Edit], transport: Transport) -> bytes:
+def _edit(
+    worker: Worker,
+    message: Message,
+    edits: list[Edit],
+    operation: Operation,
+    path: str,
+    names: Mapping[str, str] | None = None,
+) -> tuple[str, bytes]:
+    """Path and packed body of a message with new values in its slots, and with collections named otherwise."""
     edited = message.edited(edits)
-    return frame(edited) if transport == "grpc" else edited
+    if names:
+        assert worker.dialect.reading is not None  # only its collections are ever named otherwise
+        path, edited = worker.dialect.reading.retarget(operation, path, edited, names)
+    return path, pack(edited, operation.transport)
 
 
-async def _prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
+def pack(message: bytes, transport: Transport) -> bytes:
+    """A message as a body."""
+    return frame(message) if transport == "grpc" else message
+
+
+async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
     """Encode and map everything a request needs."""
     edits: list[Edit] = list(plan.scores)
     for job in plan.jobs:
@@ -180,7 +222,7 @@ def _check_job(worker: Worker, job: Job, snapshot: Snapshot) -> Float32:
     return rows
 
 
-def _carries_answer(operation: Operation, response: Response) -> bool:
+def carries_answer(operation: Operation, response: Response) -> bool:
     """Whether there is an answer to read: not an error, which passes as it is."""
     if operation.transport == "grpc":
         return response.status == 200 and "grpc-status" not in response.headers
@@ -217,27 +259,35 @@ async def _map_back(
     if operation.describes:
         return _tell_dims(worker, operation, request, declared, snapshot, body, encoding)
     try:
-        answer = await worker.off_loop(len(body), _read_answer, worker, operation, request, body, encoding, limit)
+        opened = await worker.off_loop(len(body), open_body, operation, body, encoding, limit)
+        mapped, results = await map_answer(worker, operation, Read(request, declared, 0.0), plan, snapshot, opened)
     except (MalformedError, MalformedRequest, BodyTooLarge):
         return unread  # whatever it is, the client may still make sense of it
-    jobs = plan_answer(answer, plan, declared, snapshot)
+    if mapped is None:
+        return _Back(body, False, "")
+    return _Back(pack(mapped, operation.transport), True, results)
+
+
+async def map_answer(
+    worker: Worker, operation: Operation, read: Read, plan: Plan, snapshot: Snapshot, body: bytes
+) -> tuple[bytes | None, str]:
+    """An unpacked answer with its vectors in the client's space (None: as it is), and what the mark says of them.
+
+    Raises MalformedError.
+    """
+    answer = await worker.off_loop(len(body), worker.dialect.read_answer, operation, read.message, body)
+    jobs = plan_answer(answer, plan, read.declared, snapshot)
     edits: list[Edit] = []
     for job in jobs:
         assert job.map is not None  # plan_answer lists only what is mapped
         edits.extend(job.edits(await worker.apply(job.map, await worker.off_loop(job.size, job.gather))))
     if not edits:
-        return _Back(body, False, "")
-    edited = await worker.off_loop(len(body), _edit, answer, edits, operation.transport)
-    return _Back(edited, True, describe_results(jobs, left=False))
+        return None, ""
+    return await worker.off_loop(len(body), answer.edited, edits), describe_results(jobs, left=False)
 
 
-def _read_answer(
-    worker: Worker, operation: Operation, request: Message, body: bytes, encoding: str | None, limit: int
-) -> Message:
-    return worker.dialect.read_answer(operation, request, _open(operation, body, encoding, limit))
-
-
-def _open(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
+def open_body(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
+    """A body unpacked. Raises MalformedRequest, BodyTooLarge."""
     opened = unframe if operation.transport == "grpc" else inflate
     return opened(body, encoding, operation.name, limit)
 
@@ -254,7 +304,7 @@ def _tell_dims(
     """A description of collections with the lengths of the vectors that this client sends."""
     schemas = worker.dialect.schemas
     assert schemas is not None  # a dialect whose operations describe has one
-    opened = _open(operation, body, encoding, snapshot.config.limits.body)
+    opened = open_body(operation, body, encoding, snapshot.config.limits.body)
     try:
         edits = plan_dims(schemas.find_dims(operation, request, opened), declared, snapshot)
     except MalformedError:
@@ -262,4 +312,4 @@ def _tell_dims(
     if not edits:
         return _Back(body, False, "")
     edited = schemas.write_dims(operation, opened, edits)
-    return _Back(frame(edited) if operation.transport == "grpc" else edited, True, "")
+    return _Back(pack(edited, operation.transport), True, "")
