@@ -2,7 +2,8 @@
 
 1. the request's header or metadata (`detect.header`); 2. the message itself (a Document's model, Milvus's search
 parameter), the vector's name (`fields.NAME.declares`), or the port it came in at (`listen.milvus.by_model`); 3. the
-client's identity (`detect.clients`); 4. for stored vectors the index's model, for queries and answers `query_model`,
+client's identity (`detect.clients`); 4. for stored vectors the index's model (after a migration still the one that the
+configuration names), for queries and answers `query_model`,
 the flag people flip.
 
 A declared model is taken at its word, so a vector of another length is refused. What only stands by default (3. and 4.)
@@ -89,7 +90,7 @@ def check_declared(declared: Declared, collection: str, snapshot: Snapshot) -> N
 
 
 def _default_model(space: Space, declared: Declared, role: Role, dim: int | None) -> str:
-    flag = space.index_model if role is Role.DOCUMENT else space.query_model
+    flag = (space.document_model or space.index_model) if role is Role.DOCUMENT else space.query_model
     client = declared.client if declared.client in space.dims else None
     model = client or flag
     if dim is None or space.dims[model] == dim:

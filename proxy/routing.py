@@ -15,7 +15,9 @@ from crossfade.adapters.fingerprint import Fingerprint
 from .config import Collection, Config
 from .config_fields import resolve_field
 from .errors import AdapterUnavailable
+from .migration.machine import State
 from .migration.record import MigrationView
+from .turning import turn_adapters
 
 LoadAdapter = Callable[["AdapterKey"], Adapter]
 
@@ -33,7 +35,11 @@ class AdapterKey:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One vector field of a collection: the models it takes, and their maps into its index's space."""
+    """One vector field of a collection: the models it takes, and their maps into its index's space.
+
+    `document_model` is what undeclared vectors that are stored count as, where that is not the index's own: a migration
+    changes the index under clients that were told nothing.
+    """
 
     collection: str
     field: str
@@ -43,6 +49,7 @@ class Space:
     dims: Mapping[str, int]  # of the models this field takes
     adapters: Mapping[str, Adapter]
     fingerprints: Mapping[int, Mapping[str, Fingerprint]]  # of the models its adapters know, by dimension
+    document_model: str | None = None
 
 
 Decision = tuple[Space, str, Map | None]
@@ -59,6 +66,17 @@ class Snapshot:
     adapters: Mapping[AdapterKey, Adapter]
     migrations: Mapping[str, MigrationView] = field(default_factory=dict)  # by collection
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
+
+    turned: dict[str, Snapshot] = field(default_factory=dict)  # filled as collections are met
+
+    def turn(self, collection: str) -> Snapshot:
+        """The same, but as if this collection's migration were completed: for what is asked of its target."""
+        turned = self.turned.get(collection)
+        if turned is None:
+            view = self.migrations[collection].model_copy(update={"state": State.COMPLETED})
+            moved = {**self.migrations, collection: view}
+            turned = self.turned[collection] = move_migrations(self, moved)
+        return turned
 
     def encodes(self, model: str) -> bool:
         """Whether texts for a model are encoded here."""
@@ -96,7 +114,7 @@ def build_snapshot(
 
 def move_migrations(snapshot: Snapshot, migrations: Mapping[str, MigrationView]) -> Snapshot:
     """The same configuration with other migrations; what was decided under the old ones is decided again."""
-    return _with_spaces(replace(snapshot, migrations=migrations, spaces={}, decisions={}))
+    return _with_spaces(replace(snapshot, migrations=migrations, spaces={}, decisions={}, turned={}))
 
 
 def _with_spaces(snapshot: Snapshot) -> Snapshot:
@@ -145,17 +163,27 @@ def _build_space(snapshot: Snapshot, collection: str, settings: Collection, usin
         model: snapshot.adapters[AdapterKey(collection, listed, model, resolved.index_model, path)]
         for model, path in resolved.adapters.items()
     }
-    names = (resolved.index_model, *adapters)
+    index_model = resolved.index_model
+    view = snapshot.migrations.get(collection)
+    if view is not None and view.state is State.COMPLETED and _is_moved(view, using, index_model):
+        adapters, index_model = turn_adapters(adapters, view.from_model, view.to_model), view.to_model
+    names = (index_model, *adapters)
     return Space(
         collection=collection,
         field=resolved.name,
-        index_model=resolved.index_model,
-        query_model=resolved.query_model,
+        index_model=index_model,
+        query_model=resolved.query_model if resolved.query_model in names else index_model,
         declares=resolved.declares,
         dims={name: snapshot.models[name] for name in names},
         adapters=adapters,
         fingerprints=_by_dimension(adapters),
+        document_model=resolved.index_model if resolved.index_model in names else None,
     )
+
+
+def _is_moved(view: MigrationView, using: str, index_model: str) -> bool:
+    """Whether a field is the one that was re-encoded, and the configuration still says what it was before."""
+    return view.field == using and index_model == view.from_model
 
 
 def _by_dimension(adapters: Mapping[str, Adapter]) -> dict[int, dict[str, Fingerprint]]:
