@@ -113,7 +113,7 @@ def _report(console: Console, packages: list[Package], found: Found, latency: di
         examples,
         f"{better} queries got better, {same} stayed the same, {worse} got worse; two of the first, one of the last",
     )
-    show_latency(console, latency, "one query at a time on this machine, the four ways in turn")
+    show_latency(console, latency, "one query at a time on this machine, each way in turn")
     console.print(f"  answers say what was done: [bold]x-crossfade: {escape(found.mark)}[/]", highlight=False)
     for transport, equal in found.equal.items():
         told = f"  over {transport} {equal} of {len(found.new.rankings)} answers equal those over gRPC"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from pymilvus import MilvusClient
+from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc
 
@@ -28,9 +28,12 @@ class _Client:
     client: MilvusClient
 
     def build(self, collection: str, packages: Sequence[Package], vectors: Float32) -> None:
-        if self.client.has_collection(collection):
-            self.client.drop_collection(collection)
-        self.client.create_collection(collection, dimension=vectors.shape[1], metric_type="COSINE")
+        schema = self.client.create_schema(enable_dynamic_field=True)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+        index = self.client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="COSINE")  # exact: what differs is not the index's
+        self.client.create_collection(collection, schema=schema, index_params=index)
         for first in range(0, len(packages), _BATCH):
             rows = [
                 {"id": at, "vector": vectors[at].tolist(), "name": one.name, "text": one.description}
@@ -93,7 +96,7 @@ class _Milvus:
     def what_to_try(self, ports: Ports, collection: str, query: Path) -> str:
         return f"""\
 python -c '
-import json; from pymilvus import MilvusClient
+import json; from pymilvus import DataType, MilvusClient
 query = json.load(open("{query}"))["query"]
 client = MilvusClient("http://{HOST}:{ports.front_grpc}")
 print(client.search("{collection}", [query], limit=3, output_fields=["name"]))'

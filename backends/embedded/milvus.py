@@ -1,8 +1,8 @@
 """Milvus's gRPC API over milvus-lite, in a process of its own (the extra `milvus`).
 
 `python -m crossfade.backends.embedded.milvus --data DIR` serves it. What milvus-lite leaves open is closed here:
-collections are loaded again after a restart, and changes come one at a time, since its engine takes one writer only.
-REST is not served, and float32 is the only kind of vector it stores.
+collections are loaded again after a restart, changes come one at a time, and what they leave in memory is written out
+and indexed soon (milvus_turns). REST is not served, and float32 is the only kind of vector it stores.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import grpc
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
@@ -24,10 +23,11 @@ from milvus_lite.db import MilvusLite
 from milvus_lite.exceptions import MilvusLiteError
 from pymilvus.grpc_gen import milvus_pb2_grpc
 
+from .milvus_turns import Turns
+
 _THREADS: Final = 10
 _DRAIN_SECONDS: Final = 5.0
 _LARGEST_MESSAGE: Final = 512 << 20
-_READS: Final = ("Search", "HybridSearch", "Query", "Describe", "Has", "Show", "Get", "List", "Connect", "Check")
 
 
 class MilvusServer:
@@ -49,11 +49,13 @@ class MilvusServer:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 5000),
         ]
-        self._server = grpc.server(ThreadPoolExecutor(_THREADS), interceptors=[_OneWriter()], options=options)
+        self._turns = Turns(self._db)
+        self._server = grpc.server(ThreadPoolExecutor(_THREADS), interceptors=[self._turns], options=options)
         milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(self._db), self._server)
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
+            self._turns.close()
             self._db.close()
             raise OSError(f"{host}:{port} cannot be listened on") from error
         self._server.start()
@@ -61,6 +63,7 @@ class MilvusServer:
     def close(self) -> None:
         """Let calls in flight finish, and write what is in memory to the folder."""
         self._server.stop(_DRAIN_SECONDS).wait()
+        self._turns.close()
         self._db.close()
 
     def __enter__(self) -> Self:
@@ -77,26 +80,6 @@ def _load_collections(db: MilvusLite) -> None:
     for database in db.list_databases():
         for name in db.list_collections(database):
             db.get_collection(name, database).load()
-
-
-class _OneWriter(grpc.ServerInterceptor):  # type: ignore[misc,type-arg,unused-ignore]  # grpc's stubs differ in it
-    """Whatever is not known to read waits for what else changes something."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
-        """Put a lock around a method that may change something."""
-        method = continuation(details)
-        name = details.method.rpartition("/")[2]
-        if method is None or method.unary_unary is None or name.startswith(_READS):
-            return method
-
-        def serve(request: Any, context: Any) -> Any:
-            with self._lock:
-                return method.unary_unary(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(serve, method.request_deserializer, method.response_serializer)
 
 
 def serve_milvus(data: Path, host: str, port: int, with_parent: bool) -> None:

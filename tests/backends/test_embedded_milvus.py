@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from milvus_lite.engine.collection import Collection
+from pymilvus import DataType, MilvusClient
 
 from crossfade.backends.embedded.milvus import MilvusServer
 from tests.proxy.milvus_serving import start_embedded
@@ -48,6 +51,33 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda at: client.insert("docs", rows(at * 10, at * 10 + 10)), range(30)))
         assert client.query("docs", filter="", output_fields=["count(*)"])[0]["count(*)"] == 300
+
+
+def test_no_search_misses_rows_while_they_are_written_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_slowly(collection: Collection) -> Any:
+        found = read(collection)
+        time.sleep(0.05)  # it has looked at what is written out, and looks into memory next
+        return found
+
+    read = Collection._read_snapshot
+    monkeypatch.setattr(Collection, "_read_snapshot", read_slowly)
+    with MilvusServer(tmp_path / "data") as server:
+        client = MilvusClient(f"http://127.0.0.1:{server.port}")
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type="FLAT", metric_type="L2")  # exact
+        schema = client.create_schema(enable_dynamic_field=True)
+        schema.add_field("id", DataType.INT64, is_primary=True)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=DIM)
+        client.create_collection("docs", schema=schema, index_params=index)
+        counted = {"filter": "", "output_fields": ["count(*)"]}
+        for start in range(0, 1000, 250):
+            client.insert("docs", rows(start, start + 250))
+            until = time.monotonic() + 0.6  # rows are written out half a second after they came
+            while time.monotonic() < until:
+                assert client.query("docs", **counted)[0]["count(*)"] == start + 250
+        assert list((tmp_path / "data").rglob("*.parquet"))
+        hits = client.search("docs", [[5.0] * DIM], limit=1000)[0]
+        assert {hit["id"] for hit in hits} == set(range(1000))
 
 
 def test_a_folder_or_port_that_is_taken_is_told(tmp_path: Path) -> None:
