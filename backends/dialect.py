@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from .reading import ReadCodec  # which is made of what stands here
+    from .writing import WriteCodec  # which is made of what stands here
 
 Float32 = NDArray[np.float32]
 Transport = Literal["grpc", "rest"]
@@ -208,6 +209,7 @@ class Dialect(Protocol):
     operations: Sequence[Operation]
     schemas: SchemaCodec | None  # None: its messages say everything themselves
     reading: ReadCodec | None  # None: its collections cannot be read from another one yet
+    writing: WriteCodec | None  # None: its writes cannot be captured yet, so its collections cannot be migrated
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names, or None when the method cannot carry a vector."""

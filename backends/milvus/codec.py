@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, RequestContext, SchemaCodec, Transport
 from ..reading import ReadCodec
+from ..writing import WriteCodec
 from .describe import MilvusSchemas
 from .failure import form_failure
 from .message import MilvusMessage
@@ -23,6 +24,7 @@ class MilvusDialect:
     )
     schemas: SchemaCodec | None = MilvusSchemas()
     reading: ReadCodec | None = None
+    writing: WriteCodec | None = None
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names; a query string is not looked at."""

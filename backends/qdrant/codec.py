@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from ..dialect import NO_CONTEXT, Failure, FailureAnswer, Message, Operation, RequestContext, SchemaCodec, Transport
 from ..reading import ReadCodec
+from ..writing import WriteCodec
 from .failure import form_failure
 from .message import QdrantMessage
 from .methods import GRPC_METHODS, REST_METHODS, collection_of, find_rest
 from .reading import QdrantReading
 from .rest import read_answer
+from .writing import QdrantWriting
 
 _REST_READERS = {method.operation: method.request for method in REST_METHODS}
 
@@ -21,6 +23,7 @@ class QdrantDialect:
     kind = "qdrant"
     schemas: SchemaCodec | None = None  # every message says itself which vector it means
     reading: ReadCodec | None = QdrantReading()
+    writing: WriteCodec | None = QdrantWriting()
     operations: Sequence[Operation] = (
         *(method.operation for method in GRPC_METHODS.values()),
         *(method.operation for method in REST_METHODS),

@@ -89,13 +89,13 @@ def is_single(value: Value) -> bool:
     return members.keys() == {"indices", "values"}
 
 
-def edit_rest(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """The text of a JSON message with its slots replaced.
+def edit_rest(body: bytes, edits: Sequence[Edit], beside: Sequence[tuple[int, int, bytes]] = ()) -> bytes:
+    """The text of a JSON message with its slots replaced, and `beside` them stretches (start, end, new).
 
     Values that an edit does not change keep their digits. Raises ValueError for rows that do not fit their slot and
     for numbers that JSON cannot hold.
     """
-    replacements: list[tuple[int, int, bytes]] = []
+    replacements = list(beside)
     for slot, value in edits:
         place: Place = slot.place  # type: ignore[assignment]  # this codec's own address
         if isinstance(slot, ScoreSlot):

@@ -130,9 +130,12 @@ class WireReader:
             self.slots.append(ScoreSlot(self.collection, field, score, ScorePlace(spans[-1]), kind))
 
 
-def edit_wire(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """The body of a gRPC message with its slots replaced. Raises ValueError for rows that do not fit their slot."""
-    patches: list[Patch] = []
+def edit_wire(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> bytes:
+    """The body of a gRPC message with its slots replaced, and what else is to be patched.
+
+    Raises ValueError for rows that do not fit their slot.
+    """
+    patches: list[Patch] = list(beside)
     for slot, value in edits:
         if isinstance(slot, ScoreSlot):
             patches += _patch_score(slot, float(value))

@@ -13,18 +13,18 @@ from .wire_slots import VECTOR, WireReader, edit_wire
 _VECTORS = SHAPES["Vectors"]
 _NAMED = SHAPES["NamedVectors"]
 _ENTRY = SHAPES["NamedVectors.VectorsEntry"]
-_POINT_STRUCT = SHAPES["PointStruct"]
-_POINT_VECTORS = SHAPES["PointVectors"]
+POINT_STRUCT = SHAPES["PointStruct"]
+POINT_VECTORS = SHAPES["PointVectors"]
 
 
 def read_upsert(body: bytes) -> QdrantMessage:
     """Vectors of points[].vectors."""
-    return _read_points(body, "UpsertPoints", _POINT_STRUCT)
+    return _read_points(body, "UpsertPoints", POINT_STRUCT)
 
 
 def read_update_vectors(body: bytes) -> QdrantMessage:
     """Vectors of points[].vectors."""
-    return _read_points(body, "UpdatePointVectors", _POINT_VECTORS)
+    return _read_points(body, "UpdatePointVectors", POINT_VECTORS)
 
 
 def read_update_batch(body: bytes) -> QdrantMessage:
@@ -35,21 +35,22 @@ def read_update_batch(body: bytes) -> QdrantMessage:
         operation = scan(body, (span,), SHAPES["PointsUpdateOperation"])
         if "upsert" in operation:
             points = scan(body, operation["upsert"], SHAPES["PointsUpdateOperation.PointStructList"])
-            _add_points(reader, points.get("points", ()), _POINT_STRUCT)
+            add_points(reader, points.get("points", ()), POINT_STRUCT)
         elif "update_vectors" in operation:
             points = scan(body, operation["update_vectors"], SHAPES["PointsUpdateOperation.UpdateVectors"])
-            _add_points(reader, points.get("points", ()), _POINT_VECTORS)
+            add_points(reader, points.get("points", ()), POINT_VECTORS)
     return _finish(reader)
 
 
 def _read_points(body: bytes, message: str, point: Shape) -> QdrantMessage:
     found = scan(body, (root_span(body, message),), SHAPES[message])
     reader = WireReader(body, read_text(body, found, "collection_name"), Role.DOCUMENT, [])
-    _add_points(reader, found.get("points", ()), point)
+    add_points(reader, found.get("points", ()), point)
     return _finish(reader)
 
 
-def _add_points(reader: WireReader, points: Sequence[Span], shape: Shape) -> None:
+def add_points(reader: WireReader, points: Sequence[Span], shape: Shape) -> None:
+    """The slots of points, one after the other."""
     body = reader.body
     for point in points:
         found = scan(body, (point,), shape)

@@ -9,6 +9,7 @@ import qdrant_client.grpc as grpc
 from google.protobuf.descriptor import FieldDescriptor
 from qdrant_client.grpc import points_service_pb2
 
+from crossfade.backends.qdrant import conditions, owners, touches, writing
 from crossfade.backends.qdrant.methods import GRPC_METHODS
 from crossfade.backends.qdrant.schema import TABLE
 from tests.backends.qdrant_tables import ANSWERS, REQUESTS
@@ -16,10 +17,12 @@ from tests.backends.qdrant_tables import ANSWERS, REQUESTS
 KINDS = {
     FieldDescriptor.TYPE_UINT32: "uint",
     FieldDescriptor.TYPE_UINT64: "uint",
+    FieldDescriptor.TYPE_DOUBLE: "double",
     FieldDescriptor.TYPE_BOOL: "bool",
     FieldDescriptor.TYPE_ENUM: "enum",
     FieldDescriptor.TYPE_STRING: "string",
 }
+WRITE_TABLES = [conditions.TABLE, owners.TABLE, touches.TABLE, writing.TABLE]
 VECTOR_TYPES = {"qdrant.Vector", "qdrant.VectorInput", "qdrant.Vectors", "qdrant.VectorsOutput", "qdrant.DenseVector"}
 
 
@@ -56,6 +59,17 @@ def test_of_a_oneof_every_member_is_listed(message: str) -> None:
         members = {field.name for field in oneof.fields}
         if not oneof.name.startswith("_") and members & listed:
             assert members <= listed, oneof.name
+
+
+@pytest.mark.parametrize(("table", "message"), [(table, message) for table in WRITE_TABLES for message in table])
+def test_what_writes_are_read_by_is_as_the_descriptor_says(table: dict[str, str], message: str) -> None:
+    fields = find_descriptor(message).fields
+    listed = set(table[message].split())
+    assert listed <= {describe(field) for field in fields}
+    oneofs = {field.containing_oneof for field in fields if describe(field) in listed} - {None}
+    for oneof in oneofs:
+        if not oneof.name.startswith("_"):
+            assert {describe(member) for member in oneof.fields} <= listed
 
 
 @pytest.mark.parametrize("message", TABLE)
