@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from .database import writing
 
@@ -26,8 +27,7 @@ class _Piece:
 
 
 class Committer:
-    """A thread that performs writing work on a database in the order it comes; when one piece fails, those that
-    shared its transaction fail with it."""
+    """A thread that performs writing work on a database in the order it comes; a piece that fails does so alone."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
@@ -70,6 +70,11 @@ class Committer:
             with writing(self.engine, durable=any(piece.durable for piece in pieces)) as connection:
                 results = [piece.work(connection) for piece in pieces]
         except Exception as error:  # it belongs to whoever waits, and the thread has to go on
+            down = isinstance(error.__cause__, OperationalError)  # it would be for each of them
+            if len(pieces) > 1 and not down:  # nothing of the transaction has happened: each piece again, by itself
+                for piece in pieces:
+                    self._commit([piece])
+                return
             for piece in pieces:
                 piece.done.set_exception(error)
             return

@@ -4,18 +4,22 @@ SQLite runs in WAL mode with synchronous=FULL: a transaction that has returned s
 transactions take the write lock at their begin, so that what they read cannot change before they write. On SQLite, give
 journal and store a file each: nothing joins them in one transaction, and a journal under heavy writing would keep the
 controller waiting for its lease.
+
+On PostgreSQL the writers of several machines stand side by side; whoever needs to be alone says `alone`. Times that
+processes compare with each other are the server's there: a machine's wrong clock ends no lease and no write early.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Engine,
     Float,
@@ -25,15 +29,22 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    cast,
     create_engine,
     event,
+    func,
+    literal,
+    make_url,
 )
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .errors import MigrationStorageError
 
 _BUSY_SECONDS: Final = 30.0
 _WRITES: Final = "crossfade_writes"
+_PATIENCE: Final = {"connect_timeout": "5"}  # of a server, unless its URL says otherwise
+_ALONE: Final = 0x63726F7373  # the advisory lock of those who write alone on PostgreSQL
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in an INTEGER
@@ -122,7 +133,7 @@ Index("crossfade_marks_seq", marks.c.seq)
 
 def open_database(url: str) -> Engine:
     """An engine with every table made. Raises MigrationStorageError naming the URL."""
-    engine = create_engine(url)
+    engine = _make_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -131,11 +142,28 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def _make_engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite":
+            return create_engine(parsed)
+        # A server that was started again has closed the connections of before.
+        return create_engine(parsed.update_query_dict(_PATIENCE | dict(parsed.query)), pool_pre_ping=True)
+    except ArgumentError as error:
+        raise MigrationStorageError(place=repr(url.split("@")[-1]), reason=str(error)) from error
+    except ModuleNotFoundError as error:
+        reason = f"the driver {error.name!r} is missing; pip install 'crossfade[postgres]'"
+        raise MigrationStorageError(place=parsed.render_as_string(hide_password=True), reason=reason) from error
+
+
 def _make_tables(engine: Engine) -> None:
     """Make the tables; another process that makes them at the same moment is waited for."""
     for attempt in range(5):
         try:
             with engine.execution_options(**{_WRITES: True}).begin() as connection:
+                _stand_alone(connection)
                 metadata.create_all(connection)
             return
         except (OperationalError, DBAPIError):
@@ -159,13 +187,17 @@ def _begin_sqlite(connection: Connection) -> None:
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the tables."""
-    with explained(engine), engine.connect() as connection, connection.begin():
+    options = {} if engine.dialect.name == "sqlite" else {"isolation_level": "REPEATABLE READ"}
+    with explained(engine), engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
 
 
 @contextmanager
-def writing(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
-    """One transaction, alone; on stable storage when it has ended, unless `durable` is False."""
+def writing(engine: Engine, *, durable: bool = True, alone: bool = False) -> Iterator[Connection]:
+    """One transaction; on stable storage when it has ended, unless `durable` is False.
+
+    `alone`: what it reads cannot change before it writes. SQLite's writers always are.
+    """
     with explained(engine), engine.connect().execution_options(**{_WRITES: True}) as connection:
         if engine.dialect.name == "sqlite":
             cursor = connection.connection.cursor()  # outside of a transaction, where alone SQLite takes it
@@ -174,7 +206,21 @@ def writing(engine: Engine, *, durable: bool = True) -> Iterator[Connection]:
         with connection.begin():
             if engine.dialect.name == "postgresql" and not durable:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+            if alone:
+                _stand_alone(connection)
             yield connection
+
+
+def _stand_alone(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ALONE})")
+
+
+def time_of(dialect: str, clock: Callable[[], float]) -> ColumnElement[Any]:
+    """Now, in seconds since 1970: by the server where processes of several machines meet, unless a clock is given."""
+    if dialect == "postgresql" and clock is time.time:
+        return cast(func.extract("epoch", func.clock_timestamp()), Float)
+    return literal(clock(), Float)
 
 
 @contextmanager
@@ -182,6 +228,7 @@ def explained(engine: Engine) -> Iterator[None]:
     """Turn the driver's errors into one that names the database."""
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, PoolTimeout) as error:
         place = engine.url.render_as_string(hide_password=True)
-        raise MigrationStorageError(place=place, reason=str(error.orig)) from error
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        raise MigrationStorageError(place=place, reason=str(reason)) from error

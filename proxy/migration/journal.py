@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sqlalchemy import (
@@ -50,7 +51,7 @@ from crossfade.backends.dialect import Float32
 from crossfade.backends.index import PointId
 
 from .committer import Committer
-from .database import marks, natives, open_database, open_writes, reading
+from .database import marks, natives, open_database, open_writes, reading, time_of
 from .keys import read_key, write_key
 
 _ALL = "*"  # the key of a mark that stands for every point
@@ -136,9 +137,13 @@ class Journal:
             self._committer.submit(partial(_close_mark, committed.result(), None), durable=False)
 
     async def close(self, mark: Mark, *, settles_in: float | None = None) -> None:
-        """Say that a write has ended, or that it will have in so many seconds where nobody can tell."""
-        settles = None if settles_in is None else self.clock() + settles_in
-        await self._committer.run(partial(_close_mark, mark.seq, settles), durable=False)
+        """Say that a write has ended, or that it will have in so many seconds where nobody can tell.
+
+        A writer outlives a crash of PostgreSQL's server: a close that is forgotten there would leave its mark open for
+        good. A machine that loses SQLite's last closes has lost its writers as well, and `close_dead` follows.
+        """
+        durable = self._committer.engine.dialect.name != "sqlite"
+        await self._committer.run(partial(_close_mark, mark.seq, self._settles(settles_in)), durable=durable)
 
     async def open_writers(self) -> Sequence[str]:
         """Writers with writes under way."""
@@ -151,8 +156,14 @@ class Journal:
 
     async def close_dead(self, writer: str, *, settles_in: float) -> int:
         """Close what a dead writer left open; its last requests may still reach the database for so many seconds."""
-        work = partial(_close_writer, writer, self.clock() + settles_in)
+        work = partial(_close_writer, writer, self._now() + settles_in)
         return await self._committer.run(work, durable=True)
+
+    def _now(self) -> ColumnElement[Any]:
+        return time_of(self._committer.engine.dialect.name, self.clock)
+
+    def _settles(self, settles_in: float | None) -> ColumnElement[Any] | None:
+        return None if settles_in is None else self._now() + settles_in
 
     async def dirty(self, migration: str, limit: int) -> Sequence[Dirty]:
         """Up to `limit` touched points: those with writes that have ended first, the longest waiting before others."""
@@ -164,7 +175,7 @@ class Journal:
         return found[0] if found else None
 
     def _dirty(self, migration: str, limit: int, only: ColumnElement[bool] | None = None) -> list[Dirty]:
-        is_open = _is_open(self.clock())
+        is_open = _is_open(self._now())
         mine = marks.c.migration == migration if only is None else and_(marks.c.migration == migration, only)
         joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
         first = (
@@ -208,7 +219,7 @@ class Journal:
         ended = [one for one in done if one.ended]
         if not ended:
             return 0
-        return await self._committer.run(partial(_clear, migration, ended, self.clock()), durable=False)
+        return await self._committer.run(partial(_clear, migration, ended, self._now()), durable=False)
 
     async def backlog(self, migration: str) -> Backlog:
         """How much waits."""
@@ -249,7 +260,7 @@ class Journal:
         self._committer.shut()
 
 
-def _is_open(now: float) -> Case[int]:
+def _is_open(now: ColumnElement[Any]) -> Case[int]:
     unsettled = or_(open_writes.c.settles.is_(None), open_writes.c.settles > now)
     return case((and_(open_writes.c.seq.is_not(None), unsettled), 1), else_=0)
 
@@ -284,19 +295,19 @@ def _insert_mark(
     return seq
 
 
-def _close_mark(seq: int, settles: float | None, connection: Connection) -> None:
+def _close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connection) -> None:
     if settles is None:
         connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
     else:
         connection.execute(update(open_writes).where(open_writes.c.seq == seq).values(settles=settles))
 
 
-def _close_writer(writer: str, settles: float, connection: Connection) -> int:
+def _close_writer(writer: str, settles: ColumnElement[Any], connection: Connection) -> int:
     mine = and_(open_writes.c.writer == writer, open_writes.c.settles.is_(None))
     return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
 
 
-def _clear(migration: str, done: Sequence[Dirty], now: float, connection: Connection) -> int:
+def _clear(migration: str, done: Sequence[Dirty], now: ColumnElement[Any], connection: Connection) -> int:
     removed = 0
     for one in done:
         key = _ALL if one.point is None else write_key(one.point)

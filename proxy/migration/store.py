@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
-from .database import history, leases, migrations, open_database, reading, writing
+from .database import history, leases, migrations, open_database, reading, time_of, writing
 from .errors import BadPlan, LeaseLost, UnknownMigration
 from .machine import OVER
 from .record import Migration, Spec
@@ -143,8 +143,8 @@ class Store:
         """Take a lease that is free or has expired, with a token above all before; None while another holds it."""
 
         def take(connection: Connection) -> Lease | None:
-            now = self.clock()
-            row = connection.execute(select(leases).where(leases.c.name == name).with_for_update()).one_or_none()
+            now = self._now(connection)
+            row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
             if row is None:
                 made = Lease(name, holder, 1, now + ttl)
                 connection.execute(insert(leases).values(name=name, holder=holder, token=1, expires=made.expires))
@@ -162,7 +162,7 @@ class Store:
         """Hold a lease longer. Raises LeaseLost."""
 
         def prolong(connection: Connection) -> Lease:
-            expires = self.clock() + ttl
+            expires = self._now(connection) + ttl
             connection.execute(update(leases).where(leases.c.name == lease.name).values(expires=expires))
             return Lease(lease.name, lease.holder, lease.token, expires)
 
@@ -187,6 +187,9 @@ class Store:
         row = {"migration": migration, "at": self.clock(), "actor": actor, "step": step}
         connection.execute(insert(history).values(**row, source=source, target=target, reason=reason))
 
+    def _now(self, connection: Connection) -> float:
+        return float(connection.execute(select(time_of(connection.dialect.name, self.clock))).scalar_one())
+
     async def look(self, work: Callable[[Connection], Result]) -> Result:
         """Read something in one consistent view of the database."""
 
@@ -201,7 +204,7 @@ class Store:
         newest."""
 
         def run() -> Result:
-            with writing(self._engine) as connection:
+            with writing(self._engine, alone=True) as connection:
                 _fence(connection, lease)
                 return work(connection)
 
@@ -211,7 +214,7 @@ class Store:
 def _fence(connection: Connection, lease: Lease | None) -> None:
     if lease is None:
         return
-    row = connection.execute(select(leases).where(leases.c.name == lease.name).with_for_update()).one()
+    row = connection.execute(select(leases).where(leases.c.name == lease.name)).one()
     if row.token != lease.token:
         reason = f"{row.holder} has taken over with token {row.token}"
         raise LeaseLost(name=lease.name, holder=lease.holder, token=lease.token, reason=reason)
@@ -223,7 +226,7 @@ def _read(connection: Connection) -> list[Migration]:
 
 
 def _one(connection: Connection, migration: str) -> Migration:
-    row = connection.scalar(select(migrations.c.record).where(migrations.c.id == migration).with_for_update())
+    row = connection.scalar(select(migrations.c.record).where(migrations.c.id == migration))
     if row is None:
         known = connection.scalars(select(migrations.c.collection).distinct())
         raise UnknownMigration(collection=migration, known=sorted(known))

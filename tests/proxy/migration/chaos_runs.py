@@ -34,11 +34,19 @@ class Outcome:
 
 
 async def run_chaos(
-    grpc_port: int, rest_port: int, folder: Path, *, kills: int, seed: int, points: int = 300, writers: int = 4
+    grpc_port: int,
+    rest_port: int,
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    points: int = 300,
+    writers: int = 4,
+    url: str | None = None,
 ) -> Outcome:
     """Kill the controller `kills` times, at moments drawn from `seed`, and compare everything at the end."""
     outcome, chance = Outcome(), random.Random(seed)
-    url, seen = f"sqlite:///{folder / 'm.db'}", folder / "seen"
+    url, seen = url or f"sqlite:///{folder / 'm.db'}", folder / "seen"
     seen.write_text("0")
     async with set_up(grpc_port, rest_port, url, points) as scene, _workers(scene, seen, outcome, seed, writers):
         child = await _start(url, grpc_port, rest_port, seen)

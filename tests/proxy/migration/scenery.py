@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from crossfade.backends.qdrant.index import QdrantIndex
 from crossfade.proxy.encoders import Role
 from crossfade.proxy.errors import EncoderFailed
 from crossfade.proxy.migration.conduct import Bench, Tools
+from crossfade.proxy.migration.errors import MigrationStorageError
 from crossfade.proxy.migration.journal import Journal, Mark, Native
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Migration, Spec
@@ -109,7 +110,8 @@ class ServingWorker:
     async def follow(self) -> None:
         """Read the view again and again, as workers do."""
         while True:
-            self.view = (await self.store.read(self.migration)).view
+            with suppress(MigrationStorageError):  # it goes on with what it knows
+                self.view = (await self.store.read(self.migration)).view
             await asyncio.sleep(0.02)
 
     @property
@@ -284,8 +286,8 @@ class Scene:
 
 
 def journal_of(url: str) -> str:
-    """The journal's own file, so that controller and writers do not wait for each other's locks."""
-    return f"{url}.journal"
+    """SQLite: a file of the journal's own, so that controller and writers do not wait for each other's locks."""
+    return f"{url}.journal" if url.startswith("sqlite") else url
 
 
 @asynccontextmanager

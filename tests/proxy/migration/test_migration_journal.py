@@ -21,11 +21,6 @@ UUID = "5c56c793-69f3-4fbf-87e6-c4bf54c28c26"
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'migrations.db'}"
-
-
-@pytest.fixture
 def journal(url: str) -> Iterator[Journal]:
     opened = Journal(url)
     yield opened

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ SPEC = Spec(collection="docs", target="docs--new", from_model="old", to_model="n
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'migrations.db'}")
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url)
     yield opened
     opened.shut()
 
@@ -31,11 +30,11 @@ async def held(store: Store, holder: str = "a") -> Lease:
     return lease
 
 
-async def test_a_migration_is_found_as_it_was_left(store: Store, tmp_path: Path) -> None:
+async def test_a_migration_is_found_as_it_was_left(store: Store, url: str) -> None:
     made = await store.plan(SPEC, "me", "why not")
     checkpoint = Checkpoint(next="a", open=((3, 7), (7, None)), points=3)
     await store.change(made.id, lambda one: one.model_copy(update={"checkpoint": checkpoint}))
-    other = Store(f"sqlite:///{tmp_path / 'migrations.db'}")
+    other = Store(url)
     found = await other.find("docs")
     assert (found.spec, found.checkpoint, found.version) == (SPEC, checkpoint, 1)
     other.shut()
@@ -86,9 +85,9 @@ async def test_only_one_controller_at_a_time(store: Store) -> None:
     assert len([lease for lease in taken if lease is not None]) == 1
 
 
-async def test_an_old_controller_writes_nothing_after_another_has_taken_over(tmp_path: Path) -> None:
+async def test_an_old_controller_writes_nothing_after_another_has_taken_over(url: str) -> None:
     now = 1000.0
-    store = Store(f"sqlite:///{tmp_path / 'm.db'}", clock=lambda: now)
+    store = Store(url, clock=lambda: now)
     made = await store.plan(SPEC, "me", "")
     old = await held(store, "a")
     now = 1061.0
