@@ -90,8 +90,23 @@ class Hits:
     scores: Float32
 
 
+@dataclass(frozen=True, slots=True)
+class IndexHealth:
+    """Whether a collection can serve: its points (exact), the vectors in its index as the database counts them (None:
+    it does not say), what is still being built, and what is broken."""
+
+    points: int
+    indexed: int | None
+    building: str | None = None
+    broken: str | None = None
+
+
 class Index(Protocol):
     """One database. Every method raises IndexRefusedError when the database refuses or cannot be reached."""
+
+    @property
+    def searches_exactly(self) -> bool:
+        """Whether `search` can be told to compare every vector, instead of asking the field's index."""
 
     async def describe(self, collection: str) -> CollectionInfo:
         """The vector fields of a collection."""
@@ -130,6 +145,9 @@ class Index(Protocol):
 
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field, by exact search unless told otherwise."""
+
+    async def health(self, collection: str) -> IndexHealth:
+        """Whether the collection's index is built and sound."""
 
     async def close(self) -> None:
         """Let go of the connection."""

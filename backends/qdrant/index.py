@@ -18,7 +18,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from ..dialect import Float32
-from ..index import CollectionInfo, Distance, FieldInfo, Hits, IndexRefusedError, Page, Point, PointId
+from ..index import CollectionInfo, Distance, FieldInfo, Hits, IndexHealth, IndexRefusedError, Page, Point, PointId
 from ..payload_text import compile_text
 from .index_settings import copy_settings
 from .points import read_point, write_point
@@ -41,6 +41,8 @@ _RETRYABLE_CODES: Final = {
 
 class QdrantIndex:
     """See index.Index. The client may speak gRPC or REST; closing the index closes it."""
+
+    searches_exactly: Final = True
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
@@ -162,6 +164,21 @@ class QdrantIndex:
             hits += [_read_hits(answer.points) for answer in answers]
         return hits
 
+    async def health(self, collection: str) -> IndexHealth:
+        """Whether the collection is green: yellow is still indexing, grey waits for a write to go on, red is broken."""
+        with _reporting(collection):
+            info = await self._client.get_collection(collection)
+        points = await self.count(collection)
+        says = f"its status is {info.status.value}; {info.indexed_vectors_count or 0:,} vectors are indexed"
+        broken = building = None
+        if info.optimizer_status != models.OptimizersStatusOneOf.OK:
+            broken = f"its optimizer says {_say_optimizer(info.optimizer_status)}"
+        elif info.status == models.CollectionStatus.RED:
+            broken = says
+        elif info.status != models.CollectionStatus.GREEN:
+            building = says
+        return IndexHealth(points, info.indexed_vectors_count, building, broken)
+
     async def close(self) -> None:
         """Let go of the connection."""
         await self._client.close()
@@ -170,6 +187,10 @@ class QdrantIndex:
 def _read_hits(points: Sequence[models.ScoredPoint]) -> Hits:
     scores = np.array([point.score for point in points], dtype=np.float32)
     return Hits([_plain_id(point.id) for point in points], scores)
+
+
+def _say_optimizer(status: models.OptimizersStatus) -> str:
+    return status.error if isinstance(status, models.OptimizersStatusOneOf1) else str(status.value)
 
 
 def _plain_id(point: object) -> PointId:

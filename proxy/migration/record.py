@@ -59,6 +59,18 @@ class Tally(Kept):
     tokens: int = 0  # estimated: a token is four bytes of UTF-8
 
 
+class Retrieval(Kept):
+    """What searches say of the target, over `queries` stored vectors; None where it could not be asked."""
+
+    queries: int
+    recall: float | None  # of the true nearest 10, how many the target's index finds
+    agreement: float | None  # of the old index's nearest 10, how many are the target's: two models never agree in all
+    points: int
+    indexed: int | None
+    building: str | None  # what the database had not indexed yet
+    broken: str | None  # what the database says against its index
+
+
 class Verification(Kept):
     """The last verification, or the one under way."""
 
@@ -68,6 +80,7 @@ class Verification(Kept):
     compared: int = 0
     sampled: int = 0
     found: dict[str, int] = {}  # by kind
+    retrieval: Retrieval | None = None
     finished_at: float | None = None
 
 

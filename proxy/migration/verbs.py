@@ -16,7 +16,8 @@ from .journal import Backlog, Journal
 from .ledger import Ledger
 from .machine import VERBS, State, verbs_of
 from .pace import Pace
-from .record import Migration, Strategy, Tally, Verdict
+from .record import Migration, Retrieval, Strategy, Tally, Verdict
+from .retrieval import find_problems
 from .store import Change, Event, Store
 from .verifying import ask_again
 
@@ -58,6 +59,7 @@ class Status:
     verified: Verdict
     verified_at: float | None
     findings: Mapping[str, int]
+    retrieval: Retrieval | None
     gates: tuple[str, ...]  # what a switch waits for
 
 
@@ -95,6 +97,7 @@ class Verbs:
             verified=self._verdict(record),
             verified_at=record.verification.finished_at,
             findings=record.verification.found,
+            retrieval=record.verification.retrieval,
             gates=tuple(await self._closed(record, backlog)),
         )
 
@@ -195,6 +198,8 @@ class Verbs:
         elif record.verification.found:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(record.verification.found.items()))
             reasons.append(f"the last verification found {counts}; say repair, then verify")
+        if verdict == "fresh":
+            reasons += find_problems(record.verification.retrieval)
         return reasons
 
     def _verdict(self, record: Migration) -> Verdict:

@@ -1,4 +1,5 @@
-"""A verification: every page of both collections compared, suspects looked at again, a sample encoded again.
+"""A verification: every page of both collections compared, suspects looked at again, a sample encoded
+again, and the target searched.
 
 Data moves while it is compared. A difference counts only if it is still there in a second look that surely saw both
 sides at rest: the old point the same before and after the target was read, and no mark in the journal.
@@ -15,6 +16,7 @@ from crossfade.backends.index import Point, PointId
 
 from .converge import Lane
 from .record import Checkpoint, Migration, Verification
+from .retrieval import check_retrieval
 from .texts import encode_texts
 from .verify import Finding, compare_point, find_foreign, is_sampled, sum_up
 from .walk import Span, Walk
@@ -39,12 +41,12 @@ class Verifying:
         while (span := await self._walk.take(PAGE)) is not None:
             found, sampled = await self._page(span)
             await self._save(span, found, sampled)
+        retrieval = await check_retrieval(self._lane.index, self._lane.spec, self._number)
         finished = self._lane.ledger.store.clock()
+        update = {"finished_at": finished, "asked": False, "retrieval": retrieval}
         record = await self._lane.ledger.store.change(
             self._lane.migration,
-            lambda one: one.model_copy(
-                update={"verification": one.verification.model_copy(update={"finished_at": finished, "asked": False})}
-            ),
+            lambda one: one.model_copy(update={"verification": one.verification.model_copy(update=update)}),
             step="verified",
             lease=self._lane.hold(),
         )

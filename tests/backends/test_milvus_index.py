@@ -13,8 +13,8 @@ from pymilvus import DataType, MilvusClient
 
 from crossfade.backends.dialect import Float32
 from crossfade.backends.embedded.milvus import MilvusServer
-from crossfade.backends.index import FieldInfo, IndexRefusedError, Point, SparseVector
-from crossfade.backends.milvus.index import MilvusIndex
+from crossfade.backends.index import FieldInfo, IndexHealth, IndexRefusedError, Point, SparseVector
+from crossfade.backends.milvus.index import MilvusIndex, judge_health
 
 REAL = list(filter(None, os.environ.get("CROSSFADE_MILVUS", "").split(",")))
 
@@ -171,3 +171,18 @@ async def test_a_refusal_says_which_collection_and_why(uri: str, index: MilvusIn
     with pytest.raises(IndexRefusedError, match=r"collection 'absent': .*absent") as raised:
         await index.describe("absent")
     assert not raised.value.retryable
+
+
+async def test_a_loaded_collection_is_healthy(index: MilvusIndex, uri: str) -> None:
+    name, _ = make(uri)
+    health = await index.health(name)
+    assert (health.points, health.broken) == (60, None)
+
+
+def test_waiting_rows_are_told_and_a_collection_that_is_not_loaded_is_broken() -> None:
+    known: list[dict[str, Any]] = [
+        {"field_name": "emb", "indexed_rows": 70, "pending_index_rows": 30},
+        {"field_name": "tag"},
+    ]
+    assert judge_health(100, "Loaded", known) == IndexHealth(100, 70, "30 rows of 'emb' wait for their index", None)
+    assert judge_health(100, "NotLoad", []) == IndexHealth(100, None, None, "its load state is NotLoad")

@@ -199,3 +199,28 @@ async def test_an_index_that_is_down_may_be_asked_again(prefer_grpc: bool) -> No
         await index.count("docs")
     assert refused.value.retryable
     await index.close()
+
+
+async def test_a_green_collection_is_healthy(client: AsyncQdrantClient, index: QdrantIndex) -> None:
+    name, _ = await make_plain(client)
+    health = await index.health(name)
+    assert (health.points, health.building, health.broken) == (50, None, None)
+    assert health.indexed is not None
+
+
+async def test_yellow_is_building_and_red_or_an_optimizer_error_is_broken(
+    client: AsyncQdrantClient, index: QdrantIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _ = await make_plain(client)
+    info = await client.get_collection(name)
+
+    async def answer(_: str) -> models.CollectionInfo:
+        return info
+
+    monkeypatch.setattr(client, "get_collection", answer)
+    info.status = models.CollectionStatus.YELLOW
+    assert "its status is yellow" in ((await index.health(name)).building or "")
+    info.status = models.CollectionStatus.RED
+    assert "its status is red" in ((await index.health(name)).broken or "")
+    info.optimizer_status = models.OptimizersStatusOneOf1(error="no space left")
+    assert (await index.health(name)).broken == "its optimizer says no space left"
