@@ -210,6 +210,7 @@ class Dialect(Protocol):
     schemas: SchemaCodec | None  # None: its messages say everything themselves
     reading: ReadCodec | None  # None: its collections cannot be read from another one yet
     writing: WriteCodec | None  # None: its writes cannot be captured yet, so its collections cannot be migrated
+    read_headers: Sequence[str]  # of a request, that `read_request` looks at
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names, or None when the method cannot carry a vector."""

@@ -16,9 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from crossfade.backends.dialect import Dialect, Failure, Operation, Transport
+from crossfade.backends.dialect import Dialect, Operation, Transport
 from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.pieces import LARGE
 from crossfade.backends.qdrant import QdrantDialect
@@ -26,9 +25,10 @@ from crossfade.backends.qdrant import QdrantDialect
 from .config import Log
 from .driver import Incoming, Outgoing, exchange
 from .errors import BodyTooLarge, CrossfadeError, UpstreamDown
-from .framing import frame
+from .fastpath import open_fastpath
 from .live import RUN_DIR, Live
 from .logs import start_logging
+from .rescue import form_rescue, grpc_status, told
 from .upstream import (
     BREAKS,
     HeaderList,
@@ -88,6 +88,7 @@ class App:
         start_logging(worker.live.snapshot.config.log)
         _favour_latency()
         scope["state"]["worker"] = worker
+        worker.fastpath = open_fastpath(worker, self._transport)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         worker.stop()
@@ -234,7 +235,7 @@ async def _relay(outgoing: Outgoing, transport: Transport, send: Send) -> None:
     await send({"type": "http.response.body", "body": held})
     if trailers:
         ending = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.trailers.items()]
-        await send({"type": "http.response.trailers", "headers": ending or _status(*_CUT_SHORT)})
+        await send({"type": "http.response.trailers", "headers": ending or grpc_status(*_CUT_SHORT)})
 
 
 async def _break_off(error: UpstreamDown, held: bytes, send: Send, *, started: bool, trailers: bool) -> None:
@@ -244,7 +245,7 @@ async def _break_off(error: UpstreamDown, held: bytes, send: Send, *, started: b
     if not trailers:
         raise BrokenAnswer(str(error)) from error
     await send({"type": "http.response.body", "body": held})
-    await send({"type": "http.response.trailers", "headers": _status(error.grpc_code, f"crossfade: {error}")})
+    await send({"type": "http.response.trailers", "headers": grpc_status(error.grpc_code, told(error))})
 
 
 def _headers_of(outgoing: Outgoing, transport: Transport) -> HeaderList:
@@ -263,28 +264,14 @@ async def _rescue(
     worker: Worker, operation: Operation | None, transport: Transport, error: CrossfadeError, send: Send
 ) -> None:
     """Answer with an error in the database's own form."""
-    failure = Failure(error.grpc_code, error.http_status, f"crossfade: {error}")
-    answer = worker.dialect.fail(operation, transport, failure)
-    headers = [(b"content-type", answer.content_type.encode())]
-    if transport == "rest":
-        headers.append((b"content-length", str(len(answer.body)).encode()))
-        await send({"type": "http.response.start", "status": answer.http_status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
-        return
-    status = _status(answer.grpc_code, answer.message)
-    if not answer.body:
-        await send({"type": "http.response.start", "status": 200, "headers": [*headers, *status]})
-        await send({"type": "http.response.body", "body": b""})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
-    await send({"type": "http.response.body", "body": frame(answer.body)})
-    await send({"type": "http.response.trailers", "headers": status})
-
-
-def _status(code: int, message: str) -> HeaderList:
-    """A gRPC status; its message percent-encoded as grpc-message wants it."""
-    encoded = quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode("ascii")
-    return [(b"grpc-status", str(code).encode()), (b"grpc-message", encoded)]
+    answer = form_rescue(worker.dialect, operation, transport, error)
+    start = {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+    if answer.trailers is not None:
+        start["trailers"] = True
+    await send(start)
+    await send({"type": "http.response.body", "body": answer.body})
+    if answer.trailers is not None:
+        await send({"type": "http.response.trailers", "headers": answer.trailers})
 
 
 qdrant_grpc = App(QdrantDialect(), "grpc")

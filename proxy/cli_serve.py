@@ -39,6 +39,7 @@ def _print_envoy_config(path: Path) -> None:
     from .envoy_clusters import build_clusters
     from .envoy_routes import build_routes
     from .loading import load_config
+    from .native import filter_module
     from .processes import pyvoy_module
     from .supervisor import DIALECTS
 
@@ -46,7 +47,7 @@ def _print_envoy_config(path: Path) -> None:
     routes = {
         listener.name: build_routes(config, DIALECTS[listener.kind], listener, "1") for listener in listeners_of(config)
     }
-    bootstrap = build_bootstrap(config, "/run/crossfade/envoy", pyvoy_module())
+    bootstrap = build_bootstrap(config, "/run/crossfade/envoy", pyvoy_module(), filter_module())
     print_json({"bootstrap": bootstrap, "clusters": build_clusters(config, "1"), "routes": routes})
 
 

@@ -155,14 +155,21 @@ async def _learn_schemas(
 
 
 def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], snapshot: Snapshot) -> Message:
-    operation, limit = incoming.operation, snapshot.config.limits.body
-    if operation.transport == "grpc":
-        body = unframe(incoming.body, named.get("grpc-encoding"), operation.name, limit)
-    else:
-        body = inflate(incoming.body, named.get("content-encoding"), operation.name, limit)
     context = RequestContext(named, snapshot.config.detect.param, worker.schemas.find, incoming.query)
+    limit = snapshot.config.limits.body
+    return read_message(worker, incoming.operation, incoming.path, incoming.body, context, limit)
+
+
+def read_message(
+    worker: Worker, operation: Operation, path: str, body: bytes, context: RequestContext, limit: int
+) -> Message:
+    """Unpack and read one request; raises MalformedRequest, BodyTooLarge."""
+    if operation.transport == "grpc":
+        body = unframe(body, context.headers.get("grpc-encoding"), operation.name, limit)
+    else:
+        body = inflate(body, context.headers.get("content-encoding"), operation.name, limit)
     try:
-        return worker.dialect.read_request(operation, incoming.path, body, context)
+        return worker.dialect.read_request(operation, path, body, context)
     except MalformedError as error:
         raise MalformedRequest(operation.name, str(error)) from error
 
@@ -193,9 +200,9 @@ async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
     edits: list[Edit] = list(plan.scores)
     for job in plan.jobs:
         if job.size <= LOOP_BYTES:
-            rows = _check_job(worker, job, snapshot)
+            rows = check_job(worker, job, snapshot)
         else:
-            rows = await worker.off_loop(job.size, _check_job, worker, job, snapshot)
+            rows = await worker.off_loop(job.size, check_job, worker, job, snapshot)
         if job.map is not None:
             edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:
@@ -204,8 +211,11 @@ async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
     return edits
 
 
-def _check_job(worker: Worker, job: Job, snapshot: Snapshot) -> Float32:
-    """The rows of a job (n, dim), found sound; raises BadVector and ForeignVector."""
+def check_job(worker: Worker, job: Job, snapshot: Snapshot, *, counts: bool = True) -> Float32:
+    """The rows of a job (n, dim), found sound; raises BadVector and ForeignVector.
+
+    Without `counts` a refusal is not counted: somebody else will come to it again.
+    """
     rows = job.gather()
     check_rows(rows, job)
     mode = snapshot.config.detect.fingerprint
@@ -214,7 +224,8 @@ def _check_job(worker: Worker, job: Job, snapshot: Snapshot) -> Float32:
     row = find_foreign(rows, job, sample=mode != "refuse")
     if row is None:
         return rows
-    worker.tally.foreign[job.space.collection, job.model] += 1
+    if counts or mode != "refuse":
+        worker.tally.foreign[job.space.collection, job.model] += 1
     if mode == "refuse":
         raise foreign_error(rows, row, job)
     if mode == "warn":

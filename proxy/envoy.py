@@ -16,10 +16,12 @@ from .config import Config
 from .config_fields import serving_upstream
 from .config_values import Address
 from .detect import PORT_MODEL
+from .envoy_clusters import channel_name
 from .envoy_headers import FORWARDED, copy_header, set_header
 
 Envoy = dict[str, Any]
 FILTER = "crossfade"
+FAST_FILTER = "crossfade-fast"
 _TYPE = "type.googleapis.com/envoy"
 _MANAGER = f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _MIB = 1 << 20
@@ -34,13 +36,13 @@ CONNECTION_WINDOW = 16 * _MIB
 _RUNTIME = {"re2.max_program_size.error_level": 1_000_000, "re2.max_program_size.warn_level": 1_000_000}
 
 
-def build_bootstrap(config: Config, run_dir: str, module: str) -> Envoy:
+def build_bootstrap(config: Config, run_dir: str, module: str, fast: str | None = None) -> Envoy:
     """Build the bootstrap that every worker starts from.
 
-    `run_dir` holds the route and cluster files; `module` is the path of pyvoy's dynamic module. The admin address is
-    each worker's own and is merged in on its command line.
+    `run_dir` holds the route and cluster files; `module` is the path of pyvoy's dynamic module, `fast` that of the fast
+    path's, if there is one. The admin address is each worker's own and is merged in on its command line.
     """
-    listeners = [_build_listener(listener, run_dir, module) for listener in listeners_of(config)]
+    listeners = [_build_listener(listener, run_dir, module, fast) for listener in listeners_of(config)]
     return {
         "node": {"id": "crossfade", "cluster": "crossfade"},
         "dynamic_resources": {"cds_config": watched_file(f"{run_dir}/cds.json", run_dir)},
@@ -105,14 +107,17 @@ def socket_address(address: Address) -> Envoy:
     return {"socket_address": {"address": address.host, "port_value": address.port}}
 
 
-def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
+def _build_listener(listener: Listener, run_dir: str, module: str, fast: str | None) -> Envoy:
     name = listener.name
+    filters = [_python_filter(listener, module), _router_filter()]
+    if fast is not None:
+        filters.insert(0, _fast_filter(listener, fast))
     manager = {
         "@type": f"{_MANAGER}",
         "stat_prefix": name,
         "codec_type": "AUTO",
         "rds": {"route_config_name": name, "config_source": watched_file(f"{run_dir}/rds-{name}.json", run_dir)},
-        "http_filters": [_python_filter(listener, module), _router_filter()],
+        "http_filters": filters,
         "http2_protocol_options": {
             "initial_stream_window_size": STREAM_WINDOW,
             "initial_connection_window_size": CONNECTION_WINDOW,
@@ -149,6 +154,11 @@ def _build_listener(listener: Listener, run_dir: str, module: str) -> Envoy:
     }
 
 
+def _fast_filter(listener: Listener, module: str) -> Envoy:
+    """Stands before the full route, and leaves to it what it does not do itself."""
+    return _module_filter(FAST_FILTER, module, "fast", channel_name(listener.kind, listener.transport))
+
+
 def _python_filter(listener: Listener, module: str) -> Envoy:
     settings = {
         "app": f"crossfade.proxy.app:{listener.kind}_{listener.transport or 'any'}",
@@ -157,17 +167,19 @@ def _python_filter(listener: Listener, module: str) -> Envoy:
         "lifespan": True,
         "worker_threads": 1,
     }
+    return _module_filter(FILTER, module, "pyvoy", json.dumps(settings))
+
+
+def _module_filter(name: str, module: str, inside: str, settings: str) -> Envoy:
+    """A filter of a dynamic module, under its name inside the module."""
     return {
-        "name": FILTER,
+        "name": name,
         "disabled": True,  # a route switches it on
         "typed_config": {
             "@type": f"{_TYPE}.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
             "dynamic_module_config": {"module": {"local": {"filename": module}}},
-            "filter_name": "pyvoy",
-            "filter_config": {
-                "@type": "type.googleapis.com/google.protobuf.StringValue",
-                "value": json.dumps(settings),
-            },
+            "filter_name": inside,
+            "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": settings},
         },
     }
 

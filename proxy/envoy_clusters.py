@@ -16,6 +16,11 @@ def cluster_name(upstream: str, transport: str) -> str:
     return f"{upstream}-{transport}"
 
 
+def channel_name(kind: str, transport: str | None) -> str:
+    """Under which name the fast path's filter and Python meet."""
+    return f"{kind}-{transport or 'any'}"
+
+
 def build_clusters(config: Config, version: str) -> dict[str, Any]:
     """Build the CDS file: {version_info, resources}."""
     resources = []

@@ -9,11 +9,12 @@ from crossfade.backends.dialect import Dialect, Operation
 
 from .config import Config
 from .config_fields import collection_upstream
-from .envoy import FILTER, Listener
+from .envoy import FAST_FILTER, FILTER, Listener
 from .envoy_clusters import cluster_name
 
 _TYPE = "type.googleapis.com/envoy"
-_SWITCH_ON = {FILTER: {"@type": f"{_TYPE}.config.route.v3.FilterConfig", "config": {}}}
+# One that a listener does not have is not missed.
+_SWITCH_ON = {name: {"@type": f"{_TYPE}.config.route.v3.FilterConfig", "config": {}} for name in (FAST_FILTER, FILTER)}
 
 # Nothing of these was seen by the upstream when they fire, so a write cannot be done twice.
 _SAFE_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}

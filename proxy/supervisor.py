@@ -26,6 +26,7 @@ from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
 from .live import AdapterShelf
 from .loading import read_config
+from .native import filter_module
 from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
@@ -69,7 +70,8 @@ class Supervisor:
         publish_clusters(self.run_dir, self.config, 1)
         publish_routes(self.run_dir, self.config, DIALECTS, 1)
         bootstrap = self.run_dir / "bootstrap.json"
-        bootstrap.write_bytes(orjson.dumps(build_bootstrap(self.config, str(self.run_dir / ENVOY), pyvoy_module())))
+        built = build_bootstrap(self.config, str(self.run_dir / ENVOY), pyvoy_module(), filter_module())
+        bootstrap.write_bytes(orjson.dumps(built))
         environment = worker_environment(self.run_dir)
         count = self._asked_workers or self.config.workers or os.cpu_count() or 1
         drain = self.config.limits.drain

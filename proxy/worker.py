@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from pyvoy.asgi.httpclient import HTTPTransport
@@ -27,6 +27,9 @@ from .routing import Snapshot
 from .schemas import Schemas
 from .telemetry import Tally, write_atomically
 from .upstream import Target
+
+if TYPE_CHECKING:
+    from .fastpath import FastPath
 
 _FLUSH_SECONDS = 1.0
 _WARN_SECONDS = 1.0
@@ -49,6 +52,8 @@ class Worker:
         self.schemas = Schemas(dialect.schemas)
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop())
+        self.fastpath: FastPath | None = None
+        self.full_only: frozenset[str] = frozenset()  # collections whose requests always take the full route
         self._requests = 0
         self._warned = -_WARN_SECONDS
         self._encoders: dict[str, tuple[object, Encoder]] = {}
@@ -144,6 +149,8 @@ class Worker:
 
     def flush(self) -> None:
         """Write the tally where the supervisor reads it."""
+        if self.fastpath is not None:
+            self.fastpath.settle()
         try:
             write_atomically(self._tally_path, self.tally.dump())
         except OSError as error:
@@ -151,5 +158,7 @@ class Worker:
 
     def stop(self) -> None:
         """End what runs in the background."""
+        if self.fastpath is not None:
+            self.fastpath.stop()
         for task in self._tasks:
             task.cancel()

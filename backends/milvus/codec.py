@@ -25,6 +25,7 @@ class MilvusDialect:
     schemas: SchemaCodec | None = MilvusSchemas()
     reading: ReadCodec | None = None
     writing: WriteCodec | None = None
+    read_headers: Sequence[str] = ("dbname",)
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The operation a request line names; a query string is not looked at."""

@@ -24,6 +24,7 @@ class QdrantDialect:
     schemas: SchemaCodec | None = None  # every message says itself which vector it means
     reading: ReadCodec | None = QdrantReading()
     writing: WriteCodec | None = QdrantWriting()
+    read_headers: Sequence[str] = ()
     operations: Sequence[Operation] = (
         *(method.operation for method in GRPC_METHODS.values()),
         *(method.operation for method in REST_METHODS),
