@@ -132,6 +132,7 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
             outgoing = await exchange(worker, Incoming(operation, headers, named, authority, path, query, body))
         await _relay(outgoing, transport, send)
         worker.tally.requests[name, transport, outgoing.done] += 1
+        worker.tally.routes["full",] += 1
     except ClientGone:
         worker.tally.requests[name, transport, "cancelled"] += 1
     except BrokenAnswer:  # the connection is cut by raising on: half an answer must not look whole

@@ -207,6 +207,7 @@ class FastPath:
                 self._count(operation, "cancelled")
                 continue
             self._count(operation, done)
+            worker.tally.routes["fast",] += 1
             worker.tally.latency["upstream"].observe(seconds)
             if observes and outcome == _RELAYED:
                 worker.observe(plan)

@@ -19,6 +19,15 @@ def load_filter() -> ModuleType | None:
     return _filter
 
 
+def why_full() -> str | None:
+    """Why every request takes the full route; None: most need not."""
+    if load_filter() is not None:
+        return None
+    if os.environ.get(OFF):
+        return f"{OFF} is set"
+    return "the filter was not built; install a C compiler (Debian, Ubuntu: gcc), then Crossfade again"
+
+
 def filter_module() -> str | None:
     """Path of the dynamic module with the filter, if there is one."""
     loaded = load_filter()

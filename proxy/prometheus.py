@@ -30,6 +30,12 @@ class TallyCollector(Collector):
             ("operation", "transport", "done"),
             tally.requests,
         )
+        yield _counter(
+            "crossfade_routed_requests",
+            "Requests by the route they took: fast (done by Envoy, its answer not read here) or full.",
+            ("route",),
+            tally.routes,
+        )
         yield _counter("crossfade_errors", "Errors by operation and kind.", ("operation", "kind"), tally.errors)
         yield _counter(
             "crossfade_foreign_vectors",

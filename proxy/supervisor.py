@@ -26,7 +26,7 @@ from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
 from .live import AdapterShelf
 from .loading import read_config
-from .native import filter_module
+from .native import filter_module, why_full
 from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
@@ -72,6 +72,8 @@ class Supervisor:
         bootstrap = self.run_dir / "bootstrap.json"
         built = build_bootstrap(self.config, str(self.run_dir / ENVOY), pyvoy_module(), filter_module())
         bootstrap.write_bytes(orjson.dumps(built))
+        if (reason := why_full()) is not None:
+            log.warning("there is no fast path, requests cost about twice as much: %s", reason)
         environment = worker_environment(self.run_dir)
         count = self._asked_workers or self.config.workers or os.cpu_count() or 1
         drain = self.config.limits.drain

@@ -17,6 +17,7 @@ import orjson
 BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STAGES = ("detect", "map", "upstream")
 
+_COUNTS = ("requests", "routes", "errors", "foreign")
 _SEPARATOR = "\x1f"
 
 
@@ -40,6 +41,8 @@ class Tally:
 
     requests: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
     """By (operation, transport, what was done)."""
+    routes: defaultdict[tuple[str], int] = field(default_factory=lambda: defaultdict(int))
+    """Of those, by the route they took through this process: fast or full."""
     errors: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     """By (operation, kind of error)."""
     foreign: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -52,7 +55,7 @@ class Tally:
             {
                 **{
                     name: {_SEPARATOR.join(key): count for key, count in getattr(self, name).items()}
-                    for name in ("requests", "errors", "foreign")
+                    for name in _COUNTS
                 },
                 "latency": {stage: [one.counts, one.total] for stage, one in self.latency.items()},
             }
@@ -61,7 +64,7 @@ class Tally:
     def add(self, dumped: bytes) -> None:
         """Add another tally's dump to this one."""
         data = orjson.loads(dumped)
-        for name in ("requests", "errors", "foreign"):
+        for name in _COUNTS:
             counts = getattr(self, name)
             for key, count in data[name].items():
                 counts[tuple(key.split(_SEPARATOR))] += count

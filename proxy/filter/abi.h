@@ -24,7 +24,7 @@ typedef struct {
 
 enum { REQUEST_HEADERS = 0 };                        /* header maps */
 enum { RECEIVED_REQUEST_BODY, BUFFERED_REQUEST_BODY }; /* bodies */
-enum { CONTINUE, STOP_ITERATION };                   /* of headers and trailers; STOP_ITERATION buffers a body */
+enum { CONTINUE, STOP_ITERATION, STOP_AND_WATERMARK = 2 }; /* the last keeps a body, and slows its sender down */
 enum { LOCAL_RESET = 0 };                            /* why a stream is reset */
 
 #define CALLBACK(name) __attribute__((weak)) envoy_dynamic_module_callback_##name

@@ -52,6 +52,50 @@ static void begin_failure(Call *call, const Header *headers, size_t count, bool 
   relay_failure(call, (Buffer){told, 5 + length});
 }
 
+/* A copy of the headers that go back, in one piece of memory; NULL: there is none. */
+static Header *copy_returned(const Call *call, const Header *headers, size_t count, size_t *kept) {
+  Header mark = {"x-crossfade", 11, call->mark.ptr, call->mark.length};
+  size_t size = (count + 1) * sizeof(Header) + mark.name_length + mark.value_length;
+  for (size_t i = 0; i < count; i++) size += headers[i].name_length + headers[i].value_length;
+  Header *copied = malloc(size);
+  if (copied == NULL) return NULL;
+  char *at = (char *)(copied + count + 1);
+  *kept = 0;
+  for (size_t i = 0; i <= count; i++) {
+    const Header *header = i < count ? &headers[i] : &mark;
+    if (header->value == NULL || (i < count && !is_returned(header))) continue;
+    Header *copy = &copied[(*kept)++];
+    *copy = (Header){at, header->name_length, at + header->name_length, header->value_length};
+    memcpy(at, header->name, header->name_length);
+    memcpy(at + header->name_length, header->value, header->value_length);
+    at += header->name_length + header->value_length;
+  }
+  return copied;
+}
+
+/* Send what was held back. Headers and a first piece wait for the next one, so that an answer that breaks off at once
+ * can still be answered as a failure. */
+static void begin_answer(Call *call, void *envoy, bool end_stream) {
+  if (call->started) return;
+  call->started = true;
+  CALLBACK(http_send_response_headers)(envoy, call->held, call->held_count, end_stream);
+  if (call->held_size > 0)
+    CALLBACK(http_send_response_data)(envoy, (Buffer){call->held_data, call->held_size}, false);
+}
+
+static bool hold_data(Call *call, const Buffer *data, size_t count) {
+  size_t size = 0;
+  for (size_t i = 0; i < count; i++) size += data[i].length;
+  char *at = call->held_data = malloc(size + 1);
+  if (at == NULL) return false;
+  for (size_t i = 0; i < count; i++) {
+    memcpy(at, data[i].ptr, data[i].length);
+    at += data[i].length;
+  }
+  call->held_size = size;
+  return true;
+}
+
 void HOOK(http_filter_http_stream_headers)(void *envoy, void *module, uint64_t stream, Header *headers, size_t count,
                                            bool end_stream) {
   (void)stream;
@@ -61,24 +105,18 @@ void HOOK(http_filter_http_stream_headers)(void *envoy, void *module, uint64_t s
     return;
   }
   note_answered(call);
-  Header few[66], *sent = count < 65 ? few : malloc((count + 1) * sizeof(Header));
-  if (sent == NULL) {
+  call->held = copy_returned(call, headers, count, &call->held_count);
+  if (call->held == NULL) {
     relay_failure(call, text("out of memory"));
     return;
   }
-  size_t kept = 0;
-  for (size_t i = 0; i < count; i++)
-    if (is_returned(&headers[i])) sent[kept++] = headers[i];
-  if (call->mark != NULL)
-    sent[kept++] = (Header){"x-crossfade", 11, PyBytes_AsString(call->mark), (size_t)PyBytes_Size(call->mark)};
   const Header *code = find(headers, count, ":status");
   bool told = !call->grpc || find(headers, count, "grpc-status") != NULL;
   call->carried = code != NULL && code->value_length == 3 && memcmp(code->value, "200", 3) == 0 && !(call->grpc && told);
-  call->started = true;
-  if (end_stream) call->completed = true;
-  CALLBACK(http_send_response_headers)(envoy, sent, kept, end_stream && told);
-  if (sent != few) free(sent);
-  if (end_stream && !told) cut_short(envoy);
+  if (!end_stream) return;
+  call->completed = true;
+  begin_answer(call, envoy, told);
+  if (!told) cut_short(envoy);
 }
 
 void HOOK(http_filter_http_stream_data)(void *envoy, void *module, uint64_t stream, const Buffer *data, size_t count,
@@ -90,6 +128,8 @@ void HOOK(http_filter_http_stream_data)(void *envoy, void *module, uint64_t stre
     if (end_stream) relay_failure(call, text("it ended its answer early"));
     return;
   }
+  if (!call->started && call->held_data == NULL && !end_stream && hold_data(call, data, count)) return;
+  begin_answer(call, envoy, false);
   bool cut = end_stream && call->grpc; /* gRPC ends with trailers */
   if (end_stream) call->completed = true;
   for (size_t i = 0; i < count; i++)
@@ -107,6 +147,7 @@ void HOOK(http_filter_http_stream_trailers)(void *envoy, void *module, uint64_t 
     return;
   }
   call->completed = true;
+  begin_answer(call, envoy, false);
   CALLBACK(http_send_response_trailers)(envoy, trailers, count);
 }
 

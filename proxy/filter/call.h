@@ -40,17 +40,21 @@ struct Call {
   /* What Python says: written before the scheduler is told. */
   Decision decision;
   bool drops_encoding;
-  PyObject *cluster, *sent, *mark; /* bytes */
-  PyObject *token;                 /* handed back when the call has finished */
-  PyObject *kept;                  /* what the pointers of an answer point into */
+  Buffer cluster, sent, mark; /* to forward it; a mark that is NULL is none */
+  Buffer answer;              /* to answer it, with its headers and trailers */
   Header *headers, *trailers;
   size_t header_count, trailer_count;
-  Buffer answer;
+  PyObject *token;        /* handed back when the call has finished */
+  PyObject *held_objects; /* what all of these point into */
+  PyObject *answer_objects;
 
   /* Envoy's thread alone. */
   State state;
   bool grpc, started, failing, completed, carried;
   uint64_t sent_at, answered_after; /* nanoseconds */
+  Header *held;                     /* the answer's beginning, until more of it comes */
+  char *held_data;
+  size_t held_count, held_size;
 };
 
 struct Channel {

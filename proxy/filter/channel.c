@@ -67,14 +67,14 @@ Outcome call_outcome(const Call *call) {
 
 void call_free(Call *call) {
   if (call->scheduler != NULL) CALLBACK(http_filter_scheduler_delete)(call->scheduler);
-  if (call->cluster != NULL) Py_DecRef(call->cluster);
-  if (call->sent != NULL) Py_DecRef(call->sent);
-  if (call->mark != NULL) Py_DecRef(call->mark);
-  if (call->token != NULL) Py_DecRef(call->token);
-  if (call->kept != NULL) Py_DecRef(call->kept);
+  Py_DecRef(call->token);
+  Py_DecRef(call->held_objects);
+  Py_DecRef(call->answer_objects);
   free(call->key);
   free(call->body);
   free(call->reason);
+  free(call->held);
+  free(call->held_data);
   free(call->headers);
   free(call->trailers);
   free(call);

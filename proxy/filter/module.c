@@ -41,6 +41,8 @@ static PyObject *keep(PyObject *value) {
   return value;
 }
 
+static Buffer bytes_of(PyObject *value) { return (Buffer){PyBytes_AsString(value), (size_t)PyBytes_Size(value)}; }
+
 static PyObject *call_forward(PyObject *self, PyObject *const *given, Py_ssize_t count) {
   if (count != 5 || !PyBytes_Check(given[0]) || !PyBytes_Check(given[1]) ||
       !(given[3] == Py_None || PyBytes_Check(given[3]))) {
@@ -48,15 +50,17 @@ static PyObject *call_forward(PyObject *self, PyObject *const *given, Py_ssize_t
     return NULL;
   }
   Call *call = ((CallObject *)self)->call;
-  if (call->cluster != NULL) {
+  if (call->held_objects != NULL) {
     PyErr_SetString(PyExc_RuntimeError, "the call is forwarded already");
     return NULL;
   }
   if (call->gone) Py_RETURN_FALSE;
-  call->cluster = keep(given[0]);
-  call->sent = keep(given[1]);
+  call->held_objects = PyTuple_Pack(3, given[0], given[1], given[3]);
+  if (call->held_objects == NULL) return NULL;
+  call->cluster = bytes_of(given[0]);
+  call->sent = bytes_of(given[1]);
   call->drops_encoding = given[2] == Py_True;
-  if (given[3] != Py_None) call->mark = keep(given[3]);
+  if (given[3] != Py_None) call->mark = bytes_of(given[3]);
   call->token = keep(given[4]);
   return decide(call, FORWARD);
 }
@@ -66,7 +70,7 @@ static PyObject *call_hand_on(PyObject *self, PyObject *unused) {
   return decide(((CallObject *)self)->call, HAND_ON);
 }
 
-/* Headers of a tuple of (bytes, bytes), which lives on in `kept`; NULL with an error set. */
+/* Headers of a tuple of (bytes, bytes), which must live on; NULL with an error set. */
 static Header *read_headers(PyObject *pairs, size_t *count) {
   Py_ssize_t size = PyTuple_Size(pairs);
   if (size < 0) return NULL;
@@ -92,7 +96,7 @@ static PyObject *call_answer(PyObject *self, PyObject *given) {
   Call *call = ((CallObject *)self)->call;
   PyObject *headers, *body, *trailers;
   if (!PyArg_ParseTuple(given, "O!SO:answer", &PyTuple_Type, &headers, &body, &trailers)) return NULL;
-  if (call->kept != NULL) {
+  if (call->answer_objects != NULL) {
     PyErr_SetString(PyExc_RuntimeError, "the call is answered already");
     return NULL;
   }
@@ -102,8 +106,8 @@ static PyObject *call_answer(PyObject *self, PyObject *given) {
     call->trailers = read_headers(trailers, &call->trailer_count);
     if (call->trailers == NULL) return NULL;
   }
-  call->answer = (Buffer){PyBytes_AsString(body), (size_t)PyBytes_Size(body)};
-  call->kept = keep(given);
+  call->answer = bytes_of(body);
+  call->answer_objects = keep(given);
   return decide(call, ANSWER);
 }
 

@@ -115,7 +115,7 @@ int HOOK(http_filter_request_body)(void *envoy, void *module, bool end_of_stream
   Call *call = module;
   if (call->state == HANDED) return CONTINUE;
   if (body_size(envoy, true) <= MOST_BODY) {
-    if (!end_of_stream || ask(call, envoy, true)) return STOP_ITERATION;
+    if (!end_of_stream || ask(call, envoy, true)) return STOP_AND_WATERMARK; /* not 413 when a burst comes */
   }
   call->state = HANDED;
   return CONTINUE;
@@ -150,7 +150,7 @@ static void forward(Call *call, void *envoy) {
     return;
   }
   Buffer method = find_header(envoy, ":method"), authority = find_header(envoy, ":authority");
-  Buffer sent = {PyBytes_AsString(call->sent), (size_t)PyBytes_Size(call->sent)};
+  Buffer sent = call->sent;
   char length[24];
   Buffer written = {length, (size_t)snprintf(length, sizeof length, "%zu", sent.length)};
   size_t kept = 0;
@@ -158,15 +158,16 @@ static void forward(Call *call, void *envoy) {
   headers[kept++] = header(":path", find_header(envoy, ":path"));
   headers[kept++] = header(":scheme", text("http"));
   headers[kept++] = header(":authority", authority.length > 0 ? authority : text("upstream"));
-  /* An empty body of a GET is none: content-length: 0 was not there before. */
-  if (sent.length > 0 || method.length > 3) headers[kept++] = header("content-length", written);
   for (size_t i = OWN_HEADERS; i < count + OWN_HEADERS; i++)
     if (is_forwarded(&headers[i], call)) headers[kept++] = headers[i];
-  Buffer cluster = {PyBytes_AsString(call->cluster), (size_t)PyBytes_Size(call->cluster)};
+  /* gRPC clients do not state it, and an empty body of a GET is none. */
+  bool stated = find_header(envoy, "content-length").length > 0;
+  if (stated || (!call->grpc && (sent.length > 0 || method.length > 3)))
+    headers[kept++] = header("content-length", written);
   uint64_t stream;
   call->state = SENT;
   call->sent_at = now();
-  int result = CALLBACK(http_filter_start_http_stream)(envoy, &stream, cluster, headers, kept, sent, true, 0);
+  int result = CALLBACK(http_filter_start_http_stream)(envoy, &stream, call->cluster, headers, kept, sent, true, 0);
   if (headers != few) free(headers);
   if (result != 0) relay_failure(call, text("no connection can be made to its cluster"));
 }

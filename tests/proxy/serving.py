@@ -120,13 +120,15 @@ def write_config(path: Path, listen: dict[str, int], upstream: str, rest: str) -
 
 
 @contextmanager
-def start_serving(directory: Path, upstream: str, rest: str, workers: int = 1) -> Iterator[Serving]:
+def start_serving(
+    directory: Path, upstream: str, rest: str, workers: int = 1, environment: dict[str, str] | None = None
+) -> Iterator[Serving]:
     """Run `crossfade serve`; its log is printed, and so shown with a failing test."""
     grpc_port, rest_port, admin_port = free_ports(3)
     config = directory / "crossfade.yaml"
     write_config(config, {"grpc": grpc_port, "rest": rest_port, "admin": admin_port}, upstream, rest)
     log = directory / "serve.log"
-    process = spawn_serve(config, log, workers)
+    process = spawn_serve(config, log, workers, environment)
     serving = Serving(process, config, log, grpc_port, rest_port, admin_port)
     try:
         wait_until(lambda: is_ready(serving), 60, f"crossfade serves; its log:\n{log.read_text(errors='replace')}")
@@ -135,10 +137,12 @@ def start_serving(directory: Path, upstream: str, rest: str, workers: int = 1) -
         serving.end()
 
 
-def spawn_serve(config: Path, log: Path, workers: int = 1) -> subprocess.Popen[bytes]:
+def spawn_serve(
+    config: Path, log: Path, workers: int = 1, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Start the process without waiting for it."""
     path = ":".join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
     command = [sys.executable, "-m", "crossfade.proxy", "serve", str(config), "--workers", str(workers)]
     with log.open("wb") as stream:
         return subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
