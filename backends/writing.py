@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from .dialect import NO_CONTEXT, Edit, Message, Operation, RequestContext
+from .dialect import NO_CONTEXT, Edit, Message, Operation, RequestContext, Transport
 from .index import PointId
 
 Effect = Literal["points", "anything", "both", "refused"]
@@ -84,6 +84,9 @@ class Listed(NamedTuple):
 
 class WriteCodec(Protocol):
     """How a database's writes are read, and held to the points that were listed."""
+
+    around: Sequence[tuple[Transport, str]]
+    """Path templates below which a method that nobody knows yet may change a collection."""
 
     def read_write(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT

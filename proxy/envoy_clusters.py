@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .config import Config, Upstream
@@ -12,8 +13,9 @@ _TYPE = "type.googleapis.com/envoy"
 _UNBOUNDED = 1_000_000
 
 
-def cluster_name(upstream: str, transport: str) -> str:
-    return f"{upstream}-{transport}"
+def cluster_name(upstream: str, transport: str, epoch: int = 0) -> str:
+    """The cluster of an upstream in an epoch (leading.py); most never see a second one."""
+    return f"{upstream}-{transport}-{epoch}" if epoch else f"{upstream}-{transport}"
 
 
 def channel_name(kind: str, transport: str | None) -> str:
@@ -21,18 +23,17 @@ def channel_name(kind: str, transport: str | None) -> str:
     return f"{kind}-{transport or 'any'}"
 
 
-def build_clusters(config: Config, version: str) -> dict[str, Any]:
-    """Build the CDS file: {version_info, resources}."""
+def build_clusters(config: Config, version: str, epochs: Sequence[int] = (0,)) -> dict[str, Any]:
+    """Build the CDS file: {version_info, resources}, with each cluster once for each epoch."""
     resources = []
-    for name, upstream in config.upstreams.items():
-        if upstream.grpc is not None:
-            resources.append(
-                _build_cluster(cluster_name(name, "grpc"), upstream.grpc, upstream, secure=bool(upstream.tls))
-            )
-        if upstream.rest is not None:
-            resources.append(
-                _build_cluster(cluster_name(name, "rest"), upstream.rest, upstream, secure=_is_https(upstream.rest))
-            )
+    for epoch in epochs:
+        for name, upstream in config.upstreams.items():
+            if (grpc := upstream.grpc) is not None:
+                place = cluster_name(name, "grpc", epoch)
+                resources.append(_build_cluster(place, grpc, upstream, secure=bool(upstream.tls)))
+            if (rest := upstream.rest) is not None:
+                place = cluster_name(name, "rest", epoch)
+                resources.append(_build_cluster(place, rest, upstream, secure=_is_https(rest)))
     return {"version_info": version, "resources": resources}
 
 

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Final
 
-from crossfade.backends.dialect import Dialect, Operation
+from crossfade.backends.dialect import Dialect, Operation, Transport
 
 from .config import Config
 from .config_fields import collection_upstream
 from .envoy import FAST_FILTER, FILTER, Listener
 from .envoy_clusters import cluster_name
+from .leading import Led
 
 _TYPE = "type.googleapis.com/envoy"
 # One that a listener does not have is not missed.
 _SWITCH_ON = {name: {"@type": f"{_TYPE}.config.route.v3.FilterConfig", "config": {}} for name in (FAST_FILTER, FILTER)}
 
+NOTHING_LED: Final = Led()
+
 # Nothing of these was seen by the upstream when they fire, so a write cannot be done twice.
 _SAFE_RETRIES = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
 
 
-def build_routes(config: Config, dialect: Dialect, listener: Listener, version: str) -> dict[str, Any]:
+def build_routes(
+    config: Config, dialect: Dialect, listener: Listener, version: str, led: Led = NOTHING_LED
+) -> dict[str, Any]:
     """Build the RDS file of one listener: {version_info, resources}.
 
     gRPC names the collection in its body, so a method goes through Python as soon as one configured collection needs
-    it; REST names it in the path, so only the configured collections do.
+    it; REST names it in the path, so only the configured collections do. What is led goes through Python with every
+    method that can be told.
     """
     actions = {
-        transport: _route_action(cluster_name(listener.upstream, transport)) for transport in listener.transports
+        transport: _route_action(cluster_name(listener.upstream, transport, led.epoch))
+        for transport in listener.transports
     }
-    collections = sorted(
+    mine = {
         name
         for name, settings in config.collections.items()
         if collection_upstream(config, settings) == listener.upstream
-    )
+    }
+    names = {name for name, stands_for in led.names.items() if stands_for in mine}
+    collections = sorted(mine | names)
     routes = []
     if collections:
         routes = [
@@ -41,6 +51,12 @@ def build_routes(config: Config, dialect: Dialect, listener: Listener, version: 
             for operation in dialect.operations
             if operation.transport in actions
             for match in _match_operation(operation, collections)
+        ]
+    if names:
+        routes += [
+            {"match": match, "route": actions[transport], "typed_per_filter_config": _SWITCH_ON}
+            for transport, match in _match_all(dialect, sorted(names))
+            if transport in actions
         ]
     if listener.transport is None:
         routes.append({"match": {"prefix": "/", "grpc": {}}, "route": actions["grpc"]})
@@ -62,6 +78,22 @@ def _route_action(cluster: str) -> dict[str, Any]:
     }
 
 
+def _match_all(dialect: Dialect, names: list[str]) -> Iterator[tuple[Transport, dict[str, Any]]]:
+    """What matches every request that can be about these collections, and as few others as the paths allow."""
+    around = dialect.writing.around if dialect.writing is not None else ()
+    for transport, template in around:
+        if "{collection}" in template:
+            yield transport, {"safe_regex": {"regex": f"{_path_pattern(template, names)}(?:/.*)?"}}
+        else:
+            yield transport, {"prefix": template}
+    for operation in dialect.reading.others if dialect.reading is not None else ():
+        if not any(
+            operation.transport == transport and operation.path.startswith(below) for transport, below in around
+        ):
+            for match in _match_operation(operation, names):
+                yield operation.transport, match
+
+
 def _match_operation(operation: Operation, collections: list[str]) -> list[dict[str, Any]]:
     if operation.transport == "grpc":
         return [{"path": operation.path}]
@@ -71,13 +103,16 @@ def _match_operation(operation: Operation, collections: list[str]) -> list[dict[
 
 def _path_regex(template: str, collections: list[str]) -> str:
     """The path template as a regular expression in which only these collections match, however they are encoded."""
+    return f"{_path_pattern(template, collections)}/?"
+
+
+def _path_pattern(template: str, collections: list[str]) -> str:
     names = "|".join(sorted({_encoded(name) for name in collections}))
     parts = re.split(r"(\{[a-z_]+\})", template.rstrip("/"))
-    pattern = "".join(
+    return "".join(
         f"(?:{names})" if part == "{collection}" else "[^/]+" if part.startswith("{") else re.escape(part)
         for part in parts
     )
-    return f"{pattern}/?"
 
 
 def _encoded(name: str) -> str:

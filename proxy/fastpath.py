@@ -151,7 +151,9 @@ class FastPath:
             return None
         context = RequestContext(named, snapshot.config.detect.param, self._worker.schemas.find, query)
         declared = read_declared(named, snapshot.config.detect)
-        cluster = cluster_name(self._worker.target(snapshot, transport).upstream, transport).encode()
+        if operation.writes and snapshot.watches:
+            return None  # a migration has to know when it has ended
+        cluster = cluster_name(self._worker.target(snapshot, transport).upstream, transport, snapshot.epoch).encode()
         known = Known(operation, path, context, declared, cluster)
         if len(self._known) < _MOST_KNOWN:  # what stands in a key comes from clients
             self._known[key] = known

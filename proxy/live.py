@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -20,6 +21,7 @@ from crossfade.adapters.base import Adapter, AdapterError
 from crossfade.adapters.store import CARD, load_adapter
 
 from .errors import AdapterUnavailable, CrossfadeError
+from .leading import LED, read_led
 from .loading import read_config
 from .migration.flights import Flights
 from .migration.record import MigrationView
@@ -79,6 +81,7 @@ class Live:
         self._stated: object = None
         # Before they are read: what is published meanwhile is then read again.
         self._published, self._moved = self._stamp(GENERATION), self._stamp(MIGRATIONS)
+        self._led = self._stamp(LED)
         self.snapshot = self._load()
         self._acknowledge()
         threading.Thread(target=self._watch, name="crossfade-live", daemon=True).start()
@@ -89,7 +92,7 @@ class Live:
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
         snapshot = build_snapshot(config, self._seen, self._shelf.load, self._read_migrations())
         self._shelf.keep_only(snapshot)
-        return snapshot
+        return replace(snapshot, epoch=read_led(self._run_dir).epoch)
 
     def _watch(self) -> None:
         while self._run_dir.exists():
@@ -112,6 +115,10 @@ class Live:
         if moved != self._moved:
             self._moved = moved
             self.snapshot = move_migrations(self.snapshot, self._read_migrations())
+        led = self._stamp(LED)
+        if led != self._led:
+            self._led = led
+            self.snapshot = replace(self.snapshot, epoch=read_led(self._run_dir).epoch)
         published = self._stamp(GENERATION)
         if published != self._published:
             self._published = published
@@ -142,6 +149,7 @@ class Live:
             "pid": os.getpid(),
             "generation": snapshot.generation,
             "error": self._problem,
+            "epoch": self.flights.oldest_epoch(snapshot.epoch),
             "migrations": self.flights.oldest({view.id: view.version for view in snapshot.migrations.values()}),
         }
         if stated != self._stated:

@@ -68,6 +68,16 @@ class Snapshot:
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
     turned: dict[str, Snapshot] = field(default_factory=dict)  # filled as collections are met
+    epoch: int = 0  # see leading.py
+    watched: Mapping[str, MigrationView] = field(init=False)  # by every name of their collections
+    watches: bool = field(init=False)  # whether any collection is being migrated, or may be at any moment
+
+    def __post_init__(self) -> None:
+        views = self.migrations.values()
+        watched = {name: view for view in views for name in (view.collection, *view.aliases)}
+        migrates = any(settings.migrate is not None for settings in self.config.collections.values())
+        object.__setattr__(self, "watched", watched)
+        object.__setattr__(self, "watches", bool(watched) or migrates)
 
     def turn(self, collection: str) -> Snapshot:
         """The same, but as if this collection's migration were completed: for what is asked of its target."""

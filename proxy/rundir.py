@@ -4,6 +4,7 @@ envoy/          routes and clusters, replaced by rename; Envoy watches the folde
 generation.json which configuration counts now; workers poll it
 config-N.yaml   the text of each generation's file, secrets still as ${NAME}
 migrations.json what workers have to know of migrations; they poll it too
+led.json        the collections for which all requests go through Python (leading.py)
 worker-PID.json what each worker serves with; tally-*.json what it counted
 """
 
@@ -20,6 +21,7 @@ from .config import Config
 from .envoy import listeners_of
 from .envoy_clusters import build_clusters
 from .envoy_routes import build_routes
+from .leading import read_led
 from .live import GENERATION, MIGRATIONS
 from .migration.record import MigrationView
 from .telemetry import write_atomically
@@ -41,13 +43,16 @@ def publish_config(run_dir: Path, text: str, base: Path, generation: int) -> Non
 def publish_clusters(run_dir: Path, config: Config, generation: int) -> None:
     """Hand Envoy the clusters of a configuration."""
     (run_dir / ENVOY).mkdir(exist_ok=True)
-    write_atomically(run_dir / ENVOY / "cds.json", orjson.dumps(build_clusters(config, str(generation))))
+    led = read_led(run_dir)
+    clusters = build_clusters(config, led.version(generation), led.epochs)
+    write_atomically(run_dir / ENVOY / "cds.json", orjson.dumps(clusters))
 
 
 def publish_routes(run_dir: Path, config: Config, dialects: dict[str, Dialect], generation: int) -> None:
     """Hand Envoy the routes of a configuration."""
+    led = read_led(run_dir)
     for listener in listeners_of(config):
-        routes = build_routes(config, dialects[listener.kind], listener, str(generation))
+        routes = build_routes(config, dialects[listener.kind], listener, led.version(generation), led)
         write_atomically(run_dir / ENVOY / f"rds-{listener.name}.json", orjson.dumps(routes))
 
 

@@ -57,7 +57,7 @@ class Worker:
         self._requests = 0
         self._warned = -_WARN_SECONDS
         self._encoders: dict[str, tuple[object, Encoder]] = {}
-        self._targets: dict[tuple[int, Transport], Target] = {}
+        self._targets: dict[tuple[int, int, Transport], Target] = {}
         self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
         self._observer = Observer(live.snapshot.config.state)
         loop = asyncio.get_running_loop()
@@ -65,7 +65,7 @@ class Worker:
 
     def target(self, snapshot: Snapshot, transport: Transport) -> Target:
         """Where requests of this listener go."""
-        key = (snapshot.generation, transport)
+        key = (snapshot.generation, snapshot.epoch, transport)
         found = self._targets.get(key)
         if found is None:
             self._targets.clear()
@@ -78,7 +78,8 @@ class Worker:
         assert name is not None  # the configuration's check refuses a listener without an upstream
         upstream = config.upstreams[name]
         address = str(upstream.grpc if transport == "grpc" else upstream.rest)
-        return Target(name, address, HTTPTransport(cluster_name(name, transport), timeout=_NO_TIMEOUT))
+        cluster = cluster_name(name, transport, snapshot.epoch)
+        return Target(name, address, HTTPTransport(cluster, timeout=_NO_TIMEOUT))
 
     def samples(self) -> bool:
         """Whether the fingerprint looks at this request where it only counts: at one in 17.

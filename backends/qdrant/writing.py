@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from ..dialect import NO_CONTEXT, Edit, MalformedError, Message, Operation, RequestContext
+from ..dialect import NO_CONTEXT, Edit, MalformedError, Message, Operation, RequestContext, Transport
 from ..index import PointId
 from ..wire import compile_shapes, read_text, root_span, scan
 from ..writing import ConditionSlot, Effect, Hold, Listed, Question, Write
@@ -65,6 +65,8 @@ _SHAPES = compile_shapes(TABLE)
 
 class QdrantWriting:
     """See writing.WriteCodec."""
+
+    around: Sequence[tuple[Transport, str]] = (("grpc", "/qdrant.Points/"), ("rest", "/collections/{collection}"))
 
     def read_write(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT

@@ -101,6 +101,7 @@ class Migration(Kept):
     shadow: float = Field(default=0.0, ge=0, le=100)
     pace: Pace = Pace()
     made_target: bool = False  # this migration made the target collection, so that cancelling may destroy it
+    aliases: tuple[str, ...] | None = None  # the collection's other names; None: not asked for yet
     total: int = 0  # points of the old index when the copying began
     checkpoint: Checkpoint = Checkpoint()
     tally: Tally = Tally()
@@ -149,6 +150,7 @@ class Migration(Kept):
             captures=self.captures,
             holds_writes=self.completing and self.captures,
             version=self.version,
+            aliases=self.aliases or (),
         )
 
     @property
@@ -180,6 +182,7 @@ class MigrationView(Kept):
     captures: bool
     holds_writes: bool
     version: int
+    aliases: tuple[str, ...] = ()  # the collection's other names
 
 
 def views_of(migrations: Sequence[Migration]) -> Sequence[MigrationView]:
