@@ -18,6 +18,7 @@ _TYPE = "type.googleapis.com/envoy"
 # One that a listener does not have is not missed.
 _SWITCH_ON = {name: {"@type": f"{_TYPE}.config.route.v3.FilterConfig", "config": {}} for name in (FAST_FILTER, FILTER)}
 
+_FULL_ROUTE: Final = {FILTER: _SWITCH_ON[FILTER]}
 NOTHING_LED: Final = Led()
 
 # Nothing of these was seen by the upstream when they fire, so a write cannot be done twice.
@@ -54,7 +55,7 @@ def build_routes(
         ]
     if names:
         routes += [
-            {"match": match, "route": actions[transport], "typed_per_filter_config": _SWITCH_ON}
+            {"match": match, "route": actions[transport], "typed_per_filter_config": _FULL_ROUTE}
             for transport, match in _match_all(dialect, sorted(names))
             if transport in actions
         ]
