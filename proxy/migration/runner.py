@@ -2,7 +2,8 @@
 
 Any number of controllers may run; the one with the lease works, the others wait. A controller whose lease may have run
 out stops before its next write, and one that takes over begins when the lease of the last has expired, by when the
-requests of a killed one have long arrived.
+requests of a killed one have long arrived. Where it is seen that the last one has ended (presence.py) it begins as soon
+as they must have arrived.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Final
 from .conduct import Conduct, Tools
 from .errors import LeaseLost, MigrationStorageError
 from .machine import OVER
+from .presence import presence_of
 from .record import Migration
 from .store import Lease
 
 LEASE: Final = "controller"
 _POLL_SECONDS: Final = 0.1
+_ARRIVED_SECONDS: Final = 2.0  # requests of a process that has ended on this machine have reached the database by then
 
 log = logging.getLogger("crossfade.migration.runner")
 
@@ -52,6 +55,7 @@ class Controller:
         self._tools, self._ttl = tools, ttl
         self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
         self._running: set[str] = set()
+        self._presence = presence_of(tools.store.url)
 
     async def run(self) -> None:
         """Lead, or wait to lead, until cancelled."""
@@ -65,8 +69,22 @@ class Controller:
             await asyncio.sleep(min(1.0, self._ttl / 8))
 
     async def _try_to_lead(self) -> None:
+        if not self._presence.take():
+            return
+        try:
+            await self._lead_if_free()
+        finally:
+            self._presence.leave()
+
+    async def _lead_if_free(self) -> None:
         asked = time.monotonic()
         lease = await self._tools.store.acquire(LEASE, self._holder, self._ttl)
+        if lease is None and self._presence.proves:
+            last = await self._tools.store.leader(LEASE)
+            await asyncio.sleep(_ARRIVED_SECONDS)
+            asked = time.monotonic()
+            gone = None if last is None else last.token
+            lease = await self._tools.store.acquire(LEASE, self._holder, self._ttl, abandoned=gone)
         if lease is None:
             return
         log.info("%s leads with token %d", self._holder, lease.token)

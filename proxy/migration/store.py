@@ -139,8 +139,11 @@ class Store:
 
         return await self.look(find)
 
-    async def acquire(self, name: str, holder: str, ttl: float) -> Lease | None:
-        """Take a lease that is free or has expired, with a token above all before; None while another holds it."""
+    async def acquire(self, name: str, holder: str, ttl: float, *, abandoned: int | None = None) -> Lease | None:
+        """Take a lease that is free or has expired, with a token above all before; None while another holds it.
+
+        `abandoned`: the token of a holder that is known to be gone, which need not have expired.
+        """
 
         def take(connection: Connection) -> Lease | None:
             now = self._now(connection)
@@ -149,7 +152,7 @@ class Store:
                 made = Lease(name, holder, 1, now + ttl)
                 connection.execute(insert(leases).values(name=name, holder=holder, token=1, expires=made.expires))
                 return made
-            if row.expires > now:
+            if row.expires > now and row.token != abandoned:
                 return None
             taken = Lease(name, holder, row.token + 1, now + ttl)
             values = {"holder": holder, "token": taken.token, "expires": taken.expires}
