@@ -46,8 +46,10 @@ def check(
 ) -> None:
     """Validate a configuration and say what it will do.
 
-    Loads every adapter and sets up every encoder it names; every problem is told at once, and the exit code is 1.
+    Loads every adapter, sets up every encoder and reads every certificate it names; every problem is told at once, and
+    the exit code is 1.
     """
+    from .certificates import find_problems
     from .cli_output import print_json
     from .errors import ConfigError
     from .loading import load_config
@@ -55,7 +57,7 @@ def check(
     try:
         loaded = load_config(config)
         adapters, problems = _load_adapters(loaded)
-        problems += _try_encoders(loaded)
+        problems += _try_encoders(loaded) + find_problems(loaded)
         if problems:
             raise ConfigError(_with_lines(problems, config), str(config))
     except ConfigError as error:

@@ -28,6 +28,17 @@ class Port(NamedTuple):
     declares: str | None = None  # the model of everything that comes in here
 
 
+class ListenTls(Section):
+    """TLS on ports that clients connect to. Files that are replaced are read again, without a restart."""
+
+    cert: PathValue
+    """PEM file of the certificate, and of those between it and its authority."""
+    key: PathValue
+    """PEM file of the certificate's key."""
+    client_ca: PathValue | None = None
+    """PEM file of authorities: with it, clients must show a certificate of theirs (mutual TLS)."""
+
+
 class QdrantListener(Section):
     """Where Qdrant's clients connect; at least one of `grpc` and `rest`."""
 
@@ -37,6 +48,8 @@ class QdrantListener(Section):
     """Address for Qdrant's REST API."""
     upstream: Name | None = None
     """Upstream behind these ports; needed only when several upstreams are of kind qdrant."""
+    tls: ListenTls | None = None
+    """TLS on both ports; without it they speak plain text."""
 
     @model_validator(mode="after")
     def _somewhere(self) -> QdrantListener:
@@ -62,6 +75,8 @@ class MilvusListener(Section):
     """Further addresses by model: clients that connect there are declared to use that model."""
     upstream: Name | None = None
     """Upstream behind these ports; needed only when several upstreams are of kind milvus."""
+    tls: ListenTls | None = None
+    """TLS on all of its ports; without it they speak plain text."""
 
     @property
     def ports(self) -> Iterator[Port]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from crossfade.backends.dialect import Transport
 
-from .config import Config
+from .config import Config, ListenTls
 from .config_fields import serving_upstream
 from .config_values import Address
 from .detect import PORT_MODEL
 from .envoy_clusters import channel_name
 from .envoy_headers import FORWARDED, copy_header, set_header
+from .envoy_secrets import AUTHORITIES, CERTIFICATE, build_listener_tls, secret_file
 
 Envoy = dict[str, Any]
 FILTER = "crossfade"
@@ -62,6 +63,7 @@ class Listener:
     address: Address
     upstream: str
     key: str  # its key path in the configuration
+    tls: ListenTls | None
     declares: str | None = None  # the model of everything that comes in here
 
     @property
@@ -79,7 +81,7 @@ def listeners_of(config: Config) -> list[Listener]:
         for index, port in enumerate(listener.ports):
             name = f"{kind}-{port.transport or index}"
             key = ".".join(("listen", kind, *port.key))
-            found.append(Listener(name, kind, port.transport, port.address, upstream, key, port.declares))
+            found.append(Listener(name, kind, port.transport, port.address, upstream, key, listener.tls, port.declares))
     return found
 
 
@@ -142,16 +144,25 @@ def _build_listener(listener: Listener, run_dir: str, module: str, fast: str | N
     }
     if (listener.kind, listener.transport) == ("qdrant", "rest"):
         manager["local_reply_config"] = _qdrant_errors()
+    chain: Envoy = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    if listener.tls is not None:
+        manager["scheme_header_transformation"] = {"match_upstream": True}  # what the client spoke is not what we speak
+        chain["transport_socket"] = _listener_tls(listener.kind, listener.tls, run_dir)
     return {
         "name": name,
         "address": socket_address(listener.address),
         "enable_reuse_port": True,
         "per_connection_buffer_limit_bytes": CONNECTION_BUFFER,
         "socket_options": [{"level": 6, "name": 1, "int_value": 1, "state": "STATE_LISTENING"}],  # TCP_NODELAY
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-        ],
+        "filter_chains": [chain],
     }
+
+
+def _listener_tls(kind: str, tls: ListenTls, run_dir: str) -> Envoy:
+    def source(secret: str) -> Envoy:
+        return watched_file(f"{run_dir}/{secret_file(kind, secret)}", run_dir)
+
+    return build_listener_tls(source(CERTIFICATE), None if tls.client_ca is None else source(AUTHORITIES))
 
 
 def _fast_filter(listener: Listener, module: str) -> Envoy:

@@ -122,7 +122,7 @@ class FastPath:
             return None
         worker, limits = self._worker, snapshot.config.limits
         message = read_message(worker, known.operation, known.path, body, known.context, limits.body)
-        if message.unsettled or not worker.full_only.isdisjoint(message.collections):
+        if message.unsettled or (snapshot.migrations and _migrates(message, snapshot)):
             return None
         plan = plan_request(message, known.declared, snapshot)
         if plan.reads_answer or plan.texts or plan.rows > limits.inline_rows:
@@ -232,6 +232,11 @@ def open_fastpath(worker: Worker, transport: Transport | None) -> FastPath | Non
         return None
     _opened.add(name)
     return FastPath(worker, loaded.open(name), transport)
+
+
+def _migrates(message: Message, snapshot: Snapshot) -> bool:
+    """Whether a request names a collection with a migration: its writes are captured, its reads may go elsewhere."""
+    return any(name in snapshot.migrations for name in message.collections)
 
 
 def _multiply(through: Map, rows: list[Float32]) -> Float32 | None:

@@ -1,6 +1,6 @@
 """The run directory: what the supervisor publishes for its workers, generation by generation.
 
-envoy/          routes and clusters, replaced by rename; Envoy watches the folder
+envoy/          routes, clusters and certificates, replaced by rename; Envoy watches the folder
 generation.json which configuration counts now; workers poll it
 config-N.yaml   the text of each generation's file, secrets still as ${NAME}
 migrations.json what workers have to know of migrations; they poll it too
@@ -10,7 +10,7 @@ worker-PID.json what each worker serves with; tally-*.json what it counted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -21,6 +21,7 @@ from .config import Config
 from .envoy import listeners_of
 from .envoy_clusters import build_clusters
 from .envoy_routes import build_routes
+from .envoy_secrets import Pems, build_secrets, secret_file
 from .leading import read_led
 from .live import GENERATION, MIGRATIONS
 from .migration.record import MigrationView
@@ -46,6 +47,14 @@ def publish_clusters(run_dir: Path, config: Config, generation: int) -> None:
     led = read_led(run_dir)
     clusters = build_clusters(config, led.version(generation), led.epochs)
     write_atomically(run_dir / ENVOY / "cds.json", orjson.dumps(clusters))
+
+
+def publish_secrets(run_dir: Path, certificates: Mapping[str, Pems], version: int) -> None:
+    """Hand Envoy the certificates of its ports; the folder is for this user alone."""
+    (run_dir / ENVOY).mkdir(exist_ok=True)
+    for kind, pems in certificates.items():
+        for name, secret in build_secrets(pems, str(version)).items():
+            write_atomically(run_dir / ENVOY / secret_file(kind, name), orjson.dumps(secret))
 
 
 def publish_routes(run_dir: Path, config: Config, dialects: dict[str, Dialect], generation: int) -> None:

@@ -19,6 +19,7 @@ from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.qdrant import QdrantDialect
 
 from .background import Background
+from .certificates import read_certificates, watch_certificates
 from .config import Config
 from .config_values import Address
 from .embedded_upstreams import EmbeddedUpstreams
@@ -31,7 +32,7 @@ from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
 from .routing import build_snapshot
-from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, read_workers
+from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, publish_secrets, read_workers
 
 DIALECTS: dict[str, Dialect] = {"qdrant": QdrantDialect(), "milvus": MilvusDialect()}
 _SWITCH_SECONDS = 10.0
@@ -62,6 +63,7 @@ class Supervisor:
         """Bring everything up; raises ConfigError, AdapterUnavailable and StartError, each saying what to do."""
         text, self.config = self._read()
         check_ports(self.config)
+        publish_secrets(self.run_dir, read_certificates(self.config), 1)
         await self._embedded.start(self.config)
         self.config = self._embedded.resolve(self.config)
         build_snapshot(self.config, 1, self._shelf.load)
@@ -80,6 +82,7 @@ class Supervisor:
         self._workers = [WorkerProcess(i, self.run_dir, bootstrap, environment, drain) for i in range(count)]
         for worker in self._workers:
             self._background.start(worker.run(), f"worker {worker.index}")
+        self._background.start(watch_certificates(self.config, self.run_dir), "certificates")
         await asyncio.gather(*(worker.wait_ready() for worker in self._workers))
         if refused := await self._wait_routes(1):
             raise StartError(refused)

@@ -53,7 +53,6 @@ class Worker:
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop())
         self.fastpath: FastPath | None = None
-        self.full_only: frozenset[str] = frozenset()  # collections whose requests always take the full route
         self._requests = 0
         self._warned = -_WARN_SECONDS
         self._encoders: dict[str, tuple[object, Encoder]] = {}

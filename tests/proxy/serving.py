@@ -110,10 +110,10 @@ class Serving:
             return self.process.wait()
 
 
-def write_config(path: Path, listen: dict[str, int], upstream: str, rest: str) -> None:
-    """A configuration file: ports, one upstream, and `rest` as it stands."""
+def write_config(path: Path, listen: dict[str, int], upstream: str, rest: str, tls: str = "") -> None:
+    """A configuration file: ports, with `tls` as it stands, one upstream, and `rest` as it stands."""
     path.write_text(
-        f'listen: {{qdrant: {{grpc: "127.0.0.1:{listen["grpc"]}", rest: "127.0.0.1:{listen["rest"]}"}}, '
+        f'listen: {{qdrant: {{grpc: "127.0.0.1:{listen["grpc"]}", rest: "127.0.0.1:{listen["rest"]}"{tls}}}, '
         f'admin: "127.0.0.1:{listen["admin"]}"}}\n'
         f"upstreams: {{main: {{kind: qdrant, {upstream}}}}}\n{rest}\n"
     )
@@ -121,12 +121,17 @@ def write_config(path: Path, listen: dict[str, int], upstream: str, rest: str) -
 
 @contextmanager
 def start_serving(
-    directory: Path, upstream: str, rest: str, workers: int = 1, environment: dict[str, str] | None = None
+    directory: Path,
+    upstream: str,
+    rest: str,
+    workers: int = 1,
+    environment: dict[str, str] | None = None,
+    tls: str = "",
 ) -> Iterator[Serving]:
     """Run `crossfade serve`; its log is printed, and so shown with a failing test."""
     grpc_port, rest_port, admin_port = free_ports(3)
     config = directory / "crossfade.yaml"
-    write_config(config, {"grpc": grpc_port, "rest": rest_port, "admin": admin_port}, upstream, rest)
+    write_config(config, {"grpc": grpc_port, "rest": rest_port, "admin": admin_port}, upstream, rest, tls)
     log = directory / "serve.log"
     process = spawn_serve(config, log, workers, environment)
     serving = Serving(process, config, log, grpc_port, rest_port, admin_port)
