@@ -11,15 +11,15 @@ from ..config_section import Section
 from ..config_values import PathValue
 
 SMALLEST: Final = 8
-LARGEST: Final = 2048
+LARGEST: Final = 256  # a killed worker begins its batch again
 _GROW, _SHRINK = 1.5, 0.5
 
 
 class Pace(Section):
     """The operator's limits; None is no limit."""
 
-    workers: int = Field(default=2, ge=1, le=64)
-    """Batches at the same time."""
+    workers: int = Field(default=4, ge=1, le=64)
+    """Batches at the same time: one is read or written while others are encoded."""
     rate: float | None = Field(default=None, gt=0)
     """Points in a second, all workers together."""
     hours: str | None = None

@@ -24,7 +24,7 @@ from .store import Lease
 
 LEASE: Final = "controller"
 _POLL_SECONDS: Final = 0.1
-_ARRIVED_SECONDS: Final = 2.0  # requests of a process that has ended on this machine have reached the database by then
+_ARRIVED_SECONDS: Final = 1.0  # requests of a process that has ended on this machine have reached the database by then
 
 log = logging.getLogger("crossfade.migration.runner")
 
