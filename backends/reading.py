@@ -39,13 +39,14 @@ class Hit(NamedTuple):
 class Asking:
     """A search as it is to be asked instead: `vector` (dim,), and `limit` hits from the first on, without a threshold.
 
-    With `among` only these points are searched, whatever the filter says; a `bare` search wants neither payload nor
-    vectors.
+    With `among` only these points are searched, whatever the filter says, unless it is to `narrow` them further. A
+    `bare` search wants neither payload nor vectors.
     """
 
     vector: Float32
     limit: int
     among: Sequence[PointId] | None = None
+    narrow: bool = False
     bare: bool = True
 
 

@@ -26,8 +26,10 @@ from .config import Log
 from .driver import Incoming, Outgoing, exchange
 from .errors import BodyTooLarge, CrossfadeError, UpstreamDown
 from .fastpath import open_fastpath
+from .following import find_other, follow
 from .live import RUN_DIR, Live
 from .logs import start_logging
+from .reading import exchange_migrated
 from .rescue import form_rescue, grpc_status, told
 from .upstream import (
     BREAKS,
@@ -126,10 +128,18 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
         body = await _gather(receive, named, worker.live.snapshot.config.limits.body)
         query = scope["query_string"].decode("ascii", "surrogateescape")
         authority = named.get("host") or "upstream"
-        if operation is None:
+        if operation is None and (other := find_other(worker, transport, scope["method"], path)) is not None:
+            incoming = Incoming(other, headers, named, authority, path, query, body, _peer_of(scope))
+            followed = await follow(worker, incoming)
+            outgoing = followed or await _pass_on(worker, transport, scope, headers, authority, path, query, body)
+        elif operation is None:
             outgoing = await _pass_on(worker, transport, scope, headers, authority, path, query, body)
         else:
-            outgoing = await exchange(worker, Incoming(operation, headers, named, authority, path, query, body))
+            incoming = Incoming(operation, headers, named, authority, path, query, body)
+            if worker.live.snapshot.migrations:
+                outgoing = await exchange_migrated(worker, incoming._replace(peer=_peer_of(scope)))
+            else:
+                outgoing = await exchange(worker, incoming)
         await _relay(outgoing, transport, send)
         worker.tally.requests[name, transport, outgoing.done] += 1
         worker.tally.routes["full",] += 1
@@ -150,6 +160,12 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
         await _rescue(
             worker, operation, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
         )
+
+
+def _peer_of(scope: Scope) -> str:
+    """The address of whoever connected, without its port."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _transport_of(headers: Mapping[str, str]) -> Transport:

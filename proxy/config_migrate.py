@@ -83,6 +83,8 @@ class Migrate(Section):
     """Limits of the re-encode."""
     writes: Literal["closed", "open"] = "closed"
     """While the journal cannot be written: closed refuses writes, open lets them pass and copies all again later."""
+    fall_back_after: PositiveSeconds = written("2s")
+    """How long a read waits for the new index before the old one answers it alone."""
     read_your_writes: Seconds = written("1s")
     """How long a write with wait may wait to be readable in the new index, once that serves; 0: not at all."""
 

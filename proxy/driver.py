@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pyqwest import Response
 
-from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext, Transport
+from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext
 
 from .detect import Declared, read_declared
 from .errors import BodyTooLarge, MalformedRequest, SchemaUnknown
@@ -24,13 +24,13 @@ from .exchange import (
     plan_dims,
     plan_request,
 )
-from .framing import frame, inflate, unframe
+from .framing import inflate, pack, unframe, unpack
 from .routing import Snapshot
 from .upstream import Target, TextHeaders, call_upstream, forwarded_headers, read_all
 from .worker import LOOP_BYTES, Worker
 
 _NOTHING: frozenset[str] = frozenset()
-_ENCODING = {"grpc": "grpc-encoding", "rest": "content-encoding"}
+ENCODINGS = {"grpc": "grpc-encoding", "rest": "content-encoding"}
 _ACCEPT = {"grpc": "grpc-accept-encoding", "rest": "accept-encoding"}
 
 
@@ -44,6 +44,7 @@ class Incoming(NamedTuple):
     path: str  # raw, without the query string
     query: str
     body: bytes
+    peer: str = ""  # the client's address without its port, where it is known
 
 
 class Outgoing(NamedTuple):
@@ -114,7 +115,7 @@ async def carry_out(
             if small
             else await worker.off_loop(len(body), _edit, worker, message, edits, operation, path, names)
         )
-        dropped = frozenset({_ENCODING[operation.transport]})
+        dropped = frozenset({ENCODINGS[operation.transport]})
     if plan.reads_answer:
         dropped = dropped | {_ACCEPT[operation.transport]}
     mapped = perf_counter()
@@ -190,11 +191,6 @@ def _edit(
     return path, pack(edited, operation.transport)
 
 
-def pack(message: bytes, transport: Transport) -> bytes:
-    """A message as a body."""
-    return frame(message) if transport == "grpc" else message
-
-
 async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
     """Encode and map everything a request needs."""
     edits: list[Edit] = list(plan.scores)
@@ -266,11 +262,11 @@ async def _map_back(
     unread = _Back(body, False, describe_results([], left=True))
     if len(body) > limit:
         return unread
-    encoding = response.headers.get(_ENCODING[operation.transport])
+    encoding = response.headers.get(ENCODINGS[operation.transport])
     if operation.describes:
         return _tell_dims(worker, operation, request, declared, snapshot, body, encoding)
     try:
-        opened = await worker.off_loop(len(body), open_body, operation, body, encoding, limit)
+        opened = await worker.off_loop(len(body), unpack, operation, body, encoding, limit)
         mapped, results = await map_answer(worker, operation, Read(request, declared, 0.0), plan, snapshot, opened)
     except (MalformedError, MalformedRequest, BodyTooLarge):
         return unread  # whatever it is, the client may still make sense of it
@@ -297,12 +293,6 @@ async def map_answer(
     return await worker.off_loop(len(body), answer.edited, edits), describe_results(jobs, left=False)
 
 
-def open_body(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
-    """A body unpacked. Raises MalformedRequest, BodyTooLarge."""
-    opened = unframe if operation.transport == "grpc" else inflate
-    return opened(body, encoding, operation.name, limit)
-
-
 def _tell_dims(
     worker: Worker,
     operation: Operation,
@@ -315,7 +305,7 @@ def _tell_dims(
     """A description of collections with the lengths of the vectors that this client sends."""
     schemas = worker.dialect.schemas
     assert schemas is not None  # a dialect whose operations describe has one
-    opened = open_body(operation, body, encoding, snapshot.config.limits.body)
+    opened = unpack(operation, body, encoding, snapshot.config.limits.body)
     try:
         edits = plan_dims(schemas.find_dims(operation, request, opened), declared, snapshot)
     except MalformedError:

@@ -7,6 +7,7 @@ CrossfadeError
 |  |- UnknownModel                      a declared model is not in the configuration
 |  |- BadVector                         NaN or infinity in a vector
 |  |- MalformedRequest                  bytes that are not what the method says
+|  |- UnknownStrategy                   a strategy that is none (x-crossfade-strategy)
 |  |- ForeignVector                     a vector that does not look like its model's (fingerprint: refuse)
 |  |- ModelNotMapped         FAILED_PRECONDITION 9  400   a known model without an adapter into this index
 |  '- BodyTooLarge           RESOURCE_EXHAUSTED 8   413
@@ -122,6 +123,18 @@ class MalformedRequest(RequestError):
 
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(f"{operation}: the request cannot be read: {reason}")
+
+
+class UnknownStrategy(RequestError):
+    """A request that asks to be answered in a way that does not exist."""
+
+    label = "unknown_strategy"
+
+    def __init__(self, *, strategy: str, collection: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"collection {collection!r}: the header x-crossfade-strategy asks for {strategy!r}; strategies are "
+            f"{_listed(known)}"
+        )
 
 
 class ForeignVector(RequestError):

@@ -19,9 +19,10 @@ from crossfade.adapters.base import Map
 from crossfade.backends.dialect import Edit, Message, Operation, RequestContext, Transport
 
 from .detect import PORT_MODEL, Declared, read_declared
-from .driver import check_job, pack, read_message
+from .driver import check_job, read_message
 from .envoy_clusters import channel_name, cluster_name
 from .exchange import Float32, Plan, plan_request
+from .framing import pack
 from .native import load_filter
 from .rescue import form_rescue, grpc_status, told
 from .routing import Snapshot

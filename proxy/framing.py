@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+from crossfade.backends.dialect import Operation, Transport
 from crossfade.backends.pieces import join_pieces
 
 from .errors import BodyTooLarge, MalformedRequest
@@ -57,3 +58,14 @@ def inflate(data: bytes, encoding: str | None, operation: str, limit: int) -> by
     if not inflater.eof:
         raise MalformedRequest(operation, f"its {encoding} compression ends early, after {len(data):,} bytes")
     return message
+
+
+def pack(message: bytes, transport: Transport) -> bytes:
+    """A message as the body of a request or an answer."""
+    return frame(message) if transport == "grpc" else message
+
+
+def unpack(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
+    """The message in a body. Raises MalformedRequest, BodyTooLarge."""
+    opened = unframe if operation.transport == "grpc" else inflate
+    return opened(body, encoding, operation.name, limit)

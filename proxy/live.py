@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from .leading import LED, read_led
 from .loading import read_config
 from .migration.flights import Flights
 from .migration.record import MigrationView
+from .migration.sample import sample_folder
 from .routing import AdapterKey, Snapshot, build_snapshot, move_migrations
+from .samples import SampleShelf
 from .telemetry import write_atomically
 
 GENERATION = "generation.json"
@@ -69,12 +72,17 @@ def _version(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_ino
 
 
+def _ids(views: Mapping[str, MigrationView]) -> list[str]:
+    return [view.id for view in views.values()]
+
+
 class Live:
     """One process's current snapshot; reading `snapshot` is one attribute, swapping it one assignment."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
         self._shelf = AdapterShelf()
+        self._samples = SampleShelf()
         self.flights = Flights()
         self._seen = -1
         self._problem: str | None = None
@@ -90,7 +98,9 @@ class Live:
         stated = orjson.loads((self._run_dir / GENERATION).read_bytes())
         self._seen = stated["generation"]
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
-        snapshot = build_snapshot(config, self._seen, self._shelf.load, self._read_migrations())
+        views = self._read_migrations()
+        samples = self._samples.load(sample_folder(config), _ids(views))
+        snapshot = build_snapshot(config, self._seen, self._shelf.load, views, samples)
         self._shelf.keep_only(snapshot)
         return replace(snapshot, epoch=read_led(self._run_dir).epoch)
 
@@ -111,10 +121,11 @@ class Live:
 
     def _look(self) -> None:
         """Take up what was published since the last look."""
-        moved = self._stamp(MIGRATIONS)
-        if moved != self._moved:
+        moved, folder = self._stamp(MIGRATIONS), sample_folder(self.snapshot.config)
+        if moved != self._moved or self._samples.is_stale(folder, _ids(self.snapshot.migrations)):
             self._moved = moved
-            self.snapshot = move_migrations(self.snapshot, self._read_migrations())
+            views = self._read_migrations()
+            self.snapshot = move_migrations(self.snapshot, views, self._samples.load(folder, _ids(views)))
         led = self._stamp(LED)
         if led != self._led:
             self._led = led

@@ -43,6 +43,7 @@ class TallyCollector(Collector):
             ("collection", "model"),
             tally.foreign,
         )
+        yield from _migrations(tally)
         yield _latency(tally)
 
 
@@ -95,11 +96,54 @@ def render(collectors: list[Collector]) -> bytes:
     return generate_latest(registry)
 
 
-def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> Metric:
+def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[Any, float]) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, count in sorted(counts.items()):
         family.add_metric(key, count)
     return family
+
+
+def _migrations(tally: Tally) -> Iterator[Metric]:
+    """How reads of collections under migration are answered, and how shadow queries compare."""
+    yield _counter(
+        "crossfade_migration_reads",
+        "Reads of a collection under migration, by how they were answered.",
+        ("collection", "strategy"),
+        tally.reads,
+    )
+    yield _counter(
+        "crossfade_migration_fallbacks",
+        "Reads that the old index answered alone instead.",
+        ("collection", "strategy", "reason"),
+        tally.fallbacks,
+    )
+    yield _counter(
+        "crossfade_migration_old_queries",
+        "Queries of other models than the new one.",
+        ("collection", "model"),
+        tally.old_queries,
+    )
+    seen = GaugeMetricFamily(
+        "crossfade_migration_old_query_time_seconds", "When such a query came last.", labels=("collection", "model")
+    )
+    for pair, at in sorted(tally.last_old.items()):
+        seen.add_metric(pair, at)
+    yield seen
+    yield _counter(
+        "crossfade_migration_shadows", "Shadow queries, by outcome.", ("collection", "outcome"), tally.shadows
+    )
+    yield _counter(
+        "crossfade_migration_shadow_overlap",
+        "Sum of overlap@10 of compared shadow queries.",
+        ("collection",),
+        tally.overlap,
+    )
+    yield _counter(
+        "crossfade_migration_shadow_seconds",
+        "Seconds that compared shadow queries took.",
+        ("collection",),
+        tally.shadow_seconds,
+    )
 
 
 def _latency(tally: Tally) -> Metric:

@@ -15,6 +15,7 @@ from crossfade.adapters.fingerprint import Fingerprint
 from .config import Collection, Config
 from .config_fields import resolve_field
 from .errors import AdapterUnavailable
+from .matching import Sample
 from .migration.machine import State
 from .migration.record import MigrationView
 from .turning import turn_adapters
@@ -65,6 +66,7 @@ class Snapshot:
     models: Mapping[str, int]  # dimensions by model name
     adapters: Mapping[AdapterKey, Adapter]
     migrations: Mapping[str, MigrationView] = field(default_factory=dict)  # by collection
+    samples: Mapping[str, Sample] = field(default_factory=dict)  # of migrations that have one, by id
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
     turned: dict[str, Snapshot] = field(default_factory=dict)  # filled as collections are met
@@ -85,7 +87,7 @@ class Snapshot:
         if turned is None:
             view = self.migrations[collection].model_copy(update={"state": State.COMPLETED})
             moved = {**self.migrations, collection: view}
-            turned = self.turned[collection] = move_migrations(self, moved)
+            turned = self.turned[collection] = move_migrations(self, moved, self.samples)
         return turned
 
     def encodes(self, model: str) -> bool:
@@ -111,7 +113,11 @@ class Snapshot:
 
 
 def build_snapshot(
-    config: Config, generation: int, load: LoadAdapter, migrations: Mapping[str, MigrationView] | None = None
+    config: Config,
+    generation: int,
+    load: LoadAdapter,
+    migrations: Mapping[str, MigrationView] | None = None,
+    samples: Mapping[str, Sample] | None = None,
 ) -> Snapshot:
     """Build the snapshot of a configuration and of the migrations under way, loading every adapter it names.
 
@@ -119,12 +125,15 @@ def build_snapshot(
     """
     models = {name: model.dim for name, model in config.models.items()}
     adapters = {key: _checked(load(key), key, models) for key in adapter_keys(config)}
-    return _with_spaces(Snapshot(generation, config, models, adapters, migrations or {}))
+    return _with_spaces(Snapshot(generation, config, models, adapters, migrations or {}, samples or {}))
 
 
-def move_migrations(snapshot: Snapshot, migrations: Mapping[str, MigrationView]) -> Snapshot:
+def move_migrations(
+    snapshot: Snapshot, migrations: Mapping[str, MigrationView], samples: Mapping[str, Sample]
+) -> Snapshot:
     """The same configuration with other migrations; what was decided under the old ones is decided again."""
-    return _with_spaces(replace(snapshot, migrations=migrations, spaces={}, decisions={}, turned={}))
+    moved = replace(snapshot, migrations=migrations, samples=samples, spaces={}, decisions={}, turned={})
+    return _with_spaces(moved)
 
 
 def _with_spaces(snapshot: Snapshot) -> Snapshot:

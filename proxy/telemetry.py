@@ -17,7 +17,18 @@ import orjson
 BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STAGES = ("detect", "map", "upstream")
 
-_COUNTS = ("requests", "routes", "errors", "foreign")
+_SUMS = (
+    "requests",
+    "routes",
+    "errors",
+    "foreign",
+    "reads",
+    "fallbacks",
+    "old_queries",
+    "shadows",
+    "overlap",
+    "shadow_seconds",
+)
 _SEPARATOR = "\x1f"
 
 
@@ -47,6 +58,20 @@ class Tally:
     """By (operation, kind of error)."""
     foreign: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
     """Vectors that do not look like their model's, by (collection, declared model)."""
+    reads: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Reads of collections under migration, by (collection, how they were answered)."""
+    fallbacks: defaultdict[tuple[str, str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Reads that the old index answered alone instead, by (collection, how they should have been, why not)."""
+    old_queries: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Queries of other models than the new one, by (collection, model)."""
+    shadows: defaultdict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    """Shadow queries, by (collection, what came of them: compared, failed, dropped)."""
+    overlap: defaultdict[tuple[str], float] = field(default_factory=lambda: defaultdict(float))
+    """Sum of overlap@10 of compared shadow queries, by collection."""
+    shadow_seconds: defaultdict[tuple[str], float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds that compared shadow queries took, by collection."""
+    last_old: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+    """When such a query came last, as seconds since 1970."""
     latency: dict[str, Latency] = field(default_factory=lambda: {stage: Latency() for stage in STAGES})
 
     def dump(self) -> bytes:
@@ -55,7 +80,7 @@ class Tally:
             {
                 **{
                     name: {_SEPARATOR.join(key): count for key, count in getattr(self, name).items()}
-                    for name in _COUNTS
+                    for name in (*_SUMS, "last_old")
                 },
                 "latency": {stage: [one.counts, one.total] for stage, one in self.latency.items()},
             }
@@ -64,10 +89,13 @@ class Tally:
     def add(self, dumped: bytes) -> None:
         """Add another tally's dump to this one."""
         data = orjson.loads(dumped)
-        for name in _COUNTS:
+        for name in _SUMS:
             counts = getattr(self, name)
             for key, count in data[name].items():
                 counts[tuple(key.split(_SEPARATOR))] += count
+        for key, seen in data["last_old"].items():
+            pair = tuple(key.split(_SEPARATOR))
+            self.last_old[pair] = max(self.last_old[pair], seen)
         for stage, (counts, total) in data["latency"].items():
             mine = self.latency[stage]
             mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]

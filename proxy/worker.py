@@ -23,8 +23,10 @@ from .envoy_clusters import cluster_name
 from .exchange import Plan, TextJob
 from .live import Live
 from .observing import ROWS, Observer
+from .patience import Patience
 from .routing import Snapshot
 from .schemas import Schemas
+from .shadowing import Shadows
 from .telemetry import Tally, write_atomically
 from .upstream import Target
 
@@ -53,6 +55,8 @@ class Worker:
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop())
         self.fastpath: FastPath | None = None
+        self.shadows = Shadows(self.tally)
+        self.patience: dict[str, Patience] = {}  # with the targets of migrations, by id
         self._requests = 0
         self._warned = -_WARN_SECONDS
         self._encoders: dict[str, tuple[object, Encoder]] = {}

@@ -112,7 +112,11 @@ def _write_item(body: bytes, item: Value, asking: Asking) -> bytes:
     if asking.bare:
         changed |= {name: False for name in _SELECTORS if name in item.members}
     if asking.among is not None:
-        changed["filter"] = {"must": [{"has_id": list(asking.among)}]}
+        must: list[Any] = [{"has_id": list(asking.among)}]
+        kept = item.members.get("filter")
+        if asking.narrow and kept is not None and _given(body, kept):
+            must.append(orjson.Fragment(body[kept.start : kept.end]))
+        changed["filter"] = {"must": must}
     replaced, added = [], b""
     for name, value in changed.items():
         place, text = item.members.get(name), orjson.dumps(value)

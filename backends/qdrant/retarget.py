@@ -1,6 +1,6 @@
 """Requests that name a collection otherwise: in their path, in `collection_name`, and wherever points are looked up.
 
-Of a batch the collection of the batch itself counts; those named inside are not looked at, as in Qdrant.
+Of a batch the collection of the batch itself counts; those named inside are renamed along, so that both still agree.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TABLE: Final = {
     "DiscoverPoints": "collection_name=1:string lookup_from=11:LookupLocation",
     "DiscoverBatchPoints": "collection_name=1:string discover_points=2:DiscoverPoints",
     "SearchPointGroups": "collection_name=1:string with_lookup=13:WithLookup",
+    "SearchBatchPoints": "collection_name=1:string search_points=2:SearchPoints",
     "ChangeAliases": "actions=1:AliasOperations",
     "AliasOperations": (
         "create_alias=1:CreateAlias|action rename_alias=2:RenameAlias|action delete_alias=3:DeleteAlias|action"
@@ -48,6 +49,7 @@ _MESSAGES: Final = {
     "Discover": "DiscoverPoints",
     "DiscoverBatch": "DiscoverBatchPoints",
     "SearchGroups": "SearchPointGroups",
+    "SearchBatch": "SearchBatchPoints",
     "UpdateAliases": "ChangeAliases",
 }
 _BELOW: Final = {  # the message of a field that holds others, or looks points up
@@ -57,11 +59,11 @@ _BELOW: Final = {  # the message of a field that holds others, or looks points u
     "query_points": "QueryPoints",
     "recommend_points": "RecommendPoints",
     "discover_points": "DiscoverPoints",
+    "search_points": "GetPoints",
     "actions": "AliasOperations",
     "create_alias": "CreateAlias",
 }
-_BATCHED: Final = ("query_points", "recommend_points", "discover_points")
-_REPEATED: Final = ("prefetch", "actions", *_BATCHED)
+_REPEATED: Final = ("prefetch", "actions", "query_points", "recommend_points", "discover_points", "search_points")
 _LOOKUP: Final[dict[str, Wanted]] = {"collection": EVERYTHING}
 _LEVEL: Final[dict[str, Wanted]] = {"lookup_from": _LOOKUP}
 _LEVEL["prefetch"] = _LEVEL
@@ -91,16 +93,14 @@ def _rename_path(path: str, names: Mapping[str, str]) -> str:
     return "/".join(parts)
 
 
-def _patch_message(
-    body: bytes, spans: Sequence[Span], message: str, names: Mapping[str, str], *, batched: bool = False
-) -> Iterator[Patch]:
+def _patch_message(body: bytes, spans: Sequence[Span], message: str, names: Mapping[str, str]) -> Iterator[Patch]:
     found = scan(body, spans, _SHAPES[message])
     for field, places in found.items():
-        if field == "collection" or (field == "collection_name" and not batched):
+        if field in ("collection", "collection_name"):
             yield from _patch_name(body, found, field, names)
         elif (below := _BELOW.get(field)) is not None:
             for part in [(place,) for place in places] if field in _REPEATED else [places]:
-                yield from _patch_message(body, part, below, names, batched=field in _BATCHED)
+                yield from _patch_message(body, part, below, names)
 
 
 def _patch_name(body: bytes, found: Found, field: str, names: Mapping[str, str]) -> Iterator[Patch]:

@@ -119,30 +119,31 @@ def form_searches(operation: Operation, request: QdrantMessage, asked: Sequence[
     patches: list[Patch] = []
     for index, (span, found) in enumerate(zip(*_read_items(body, form), strict=True)):
         if index in wanted:
-            patches += _patch_item(form, span, found, wanted[index])
+            patches += _patch_item(body, form, span, found, wanted[index])
         else:
             patches.append((span[0], span[3], b"", span[4]))
     return rewrite(body, patches)
 
 
-def _patch_item(form: _Form, span: Span, found: Found, asking: Asking) -> Iterator[Patch]:
+def _patch_item(body: bytes, form: _Form, span: Span, found: Found, asking: Asking) -> Iterator[Patch]:
     names = ["limit", "offset", "score_threshold"]
     added = encode_varint(form.limit << 3) + encode_varint(asking.limit)
     if asking.bare:
         names += ["with_payload", "with_vectors"]
     if asking.among is not None:
         names.append("filter")
-        added += encode_field(form.filter, _write_filter(asking.among))
+        kept = b"".join(body[old[2] : old[3]] for old in found.get("filter", ())) if asking.narrow else b""
+        added += encode_field(form.filter, _write_filter(asking.among, kept))
     for name in names:
         for old in found.get(name, ()):
             yield old[0], old[3], b"", old[4]
     yield span[3], span[3], added, span
 
 
-def _write_filter(points: Sequence[PointId]) -> bytes:
-    """A Filter that these points pass and no other: must { has_id { has_id: ... } }."""
+def _write_filter(points: Sequence[PointId], kept: bytes) -> bytes:
+    """A Filter that these points pass and no other: must { has_id { has_id: ... } }, and must { filter: kept }."""
     ids = b"".join(encode_field(1, write_id(point)) for point in points)
-    return encode_field(2, encode_field(3, ids))
+    return encode_field(2, encode_field(3, ids)) + (encode_field(2, encode_field(4, kept)) if kept else b"")
 
 
 def write_id(point: PointId) -> bytes:

@@ -76,6 +76,9 @@ def test_no_field_that_names_a_collection_is_left_out_of_the_table() -> None:
             walk(message, set())
 
 
+BATCHED = ("prefetch", "query_points", "recommend_points", "discover_points", "search_points")
+
+
 def point_elsewhere(message: Any, rng: random.Random) -> None:
     """Name collections wherever the message can, in some of the places the one that is renamed."""
     for field in message.DESCRIPTOR.fields:
@@ -84,8 +87,10 @@ def point_elsewhere(message: Any, rng: random.Random) -> None:
             setattr(
                 below, "collection_name" if field.name == "lookup_from" else "collection", rng.choice([OLD, "else"])
             )
-    for name in ("prefetch", "query_points", "recommend_points", "discover_points"):
+    for name in BATCHED:
         for below in getattr(message, name, ()):
+            if name != "prefetch":
+                below.collection_name = rng.choice([OLD, "else", ""])
             point_elsewhere(below, rng)
 
 
@@ -99,8 +104,10 @@ def rename(message: Any) -> None:
             )
             if getattr(below, key) == OLD:
                 setattr(below, key, NEW)
-    for name in ("prefetch", "query_points", "recommend_points", "discover_points"):
+    for name in BATCHED:
         for below in getattr(message, name, ()):
+            if name != "prefetch" and below.collection_name == OLD:
+                below.collection_name = NEW
             rename(below)
 
 
@@ -114,6 +121,7 @@ def test_a_grpc_request_names_the_other_collection_and_is_otherwise_the_same(nam
     path, moved = READING.retarget(operation_of("grpc", "POST", f"/qdrant.Points/{name}"), "/p", body, NAMES)
     expected = type(built.message)()
     expected.ParseFromString(body)
+    assert expected.collection_name == OLD
     expected.collection_name = NEW
     rename(expected)
     found = type(built.message)()

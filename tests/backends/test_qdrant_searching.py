@@ -97,6 +97,7 @@ def asked_otherwise(rng: random.Random, searches: list[Search]) -> list[tuple[Se
                 rng.randint(1, 300),
                 rng.choice([None, IDS]),
                 rng.random() < 0.5,
+                rng.random() < 0.5,
             ),
         )
         for one in kept
@@ -114,10 +115,13 @@ def expect_grpc(message: Any, name: str, asking: Asking) -> None:
     for field in ("offset", "score_threshold", *(("with_payload", "with_vectors") if asking.bare else ())):
         message.ClearField(field)
     if asking.among is not None:
+        kept = type(message.filter).FromString(message.filter.SerializeToString())
         message.ClearField("filter")
         condition = message.filter.must.add()
         for point in asking.among:
             condition.has_id.has_id.add(**{"uuid" if isinstance(point, str) else "num": point})
+        if asking.narrow and kept.ListFields():
+            message.filter.must.add().filter.CopyFrom(kept)
 
 
 @settings(max_examples=80, deadline=None)
@@ -185,7 +189,8 @@ def expect_rest(one: dict[str, Any], asking: Asking) -> dict[str, Any]:
     if asking.bare:
         changed |= {key: False for key in ("with_payload", "with_vector") if key in one}
     if asking.among is not None:
-        changed["filter"] = {"must": [{"has_id": list(asking.among)}]}
+        kept = [one["filter"]] if asking.narrow and one.get("filter") else []
+        changed["filter"] = {"must": [{"has_id": list(asking.among)}, *kept]}
     vector = [float(number) for number in asking.vector]
     expected = {**one, **changed}
     key = "vector" if "vector" in one else "query"

@@ -87,6 +87,11 @@ class Serving:
         stated: dict[str, Any] = httpx.get(f"{self.admin}/status").json()
         return stated
 
+    def reload(self) -> None:
+        """Read the configuration again, now."""
+        answer = httpx.post(f"{self.admin}/reload", timeout=60)
+        assert answer.status_code == 200, answer.text
+
     def metrics(self) -> str:
         """The exposition text."""
         return httpx.get(f"{self.admin}/metrics").text

@@ -1,0 +1,172 @@
+"""Half-migrated quality through the running proxy, beside the same figures computed offline; writes
+build/half-migrated.json and prints a table.
+
+Run from the repository's root as `python -m tests.bench.half_migrated [--only COLLECTION ...] [--queries N]`, best
+with OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data. A part of the documents, drawn at random, is written to the
+target of a migration, the adapter is fitted on it (on a tenth of all documents before that many are there; at most
+8,000), and judged queries are asked through `crossfade serve` with an unmodified client, once for each strategy.
+Both indexes are searched exactly. `offline` is the same merge on arrays: 200 adapted candidates of the whole old index,
+the true best of the migrated part, and the matcher made of the same kept sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qdrant_client import models as m
+
+from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
+from crossfade.adapters.dataset import read_dataset, rows_of
+from crossfade.adapters.evaluate import Judged, load_judged
+from crossfade.adapters.merge import fit_matcher, merge_hits
+from crossfade.adapters.metrics import ndcg_at
+from crossfade.adapters.pairs import make_pairs
+from crossfade.adapters.recipe import Memory, Recipe, Workshop
+from crossfade.adapters.search import search_exact
+from crossfade.adapters.store import save_adapter
+from crossfade.proxy.loading import load_config
+from crossfade.proxy.merging import MARGIN, RECALL
+from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
+from tests.proxy.migrating import OLD, TARGET, Migrating, fill, start_migrating
+
+ROOT = Path(__file__).parents[2]
+DATA = Path(os.environ.get("CROSSFADE_DATA", ROOT.parent / "shared" / "data"))
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+CASES = (
+    ("scifact", "minilm-l6", "e5-small"),
+    ("scifact", "wordllama", "minilm-l6"),
+    ("msmarco-dl", "minilm-l6", "e5-small"),
+    ("msmarco-dl", "wordllama", "minilm-l6"),
+)
+STRATEGIES = ("auto", "adapt", "crossfade", "native")
+MOST_PAIRS, SAMPLE, DEPTH = 8_000, 2_000, 10
+RECIPE = Recipe("linear", ridge=1.0, pull=1.0, memory=Memory(32, 0.05, 0.6))
+
+
+def settings_of(judged: Judged, adapter: str) -> str:
+    old, new = judged.old_documents.shape[1], judged.new_documents.shape[1]
+    return f"""
+models: {{old: {{dim: {old}}}, new: {{dim: {new}}}}}
+collections: {{docs: {{index_model: old, query_model: new, adapters: {{new: {adapter}}}}}}}
+"""
+
+
+def fit(judged: Judged, rows: NDArray[np.int64]) -> Adapter:
+    """An adapter from pairs of these documents."""
+    new, old = judged.new_documents[rows], judged.old_documents[rows]
+    forward, back = Workshop(make_pairs(new, old)).make(RECIPE), Workshop(make_pairs(old, new)).make(Recipe())
+    card = Card("new", "old", new.shape[1], old.shape[1], RECIPE.method, PairsCard(len(rows), "bench"))
+    return Adapter(card, forward, forward, back)
+
+
+def measure_case(collection: str, old: str, new: str, queries: int | None, shares: Sequence[float]) -> Iterator[Any]:
+    """A row for each share."""
+    folder = DATA / collection
+    dataset = read_dataset(folder, rows=rows_of(folder, [old, new]))
+    judged = load_judged(dataset, old, new, None if queries is None else range(min(queries, len(dataset.query_ids))))
+    count = len(judged.new_documents)
+    order = np.random.default_rng(0).permutation(count)
+    oracle = search_exact(judged.new_queries, judged.new_documents, DEPTH)[0]
+    with tempfile.TemporaryDirectory() as place:
+        home = Path(place)
+        save_adapter(fit(judged, order[: round(0.1 * count)]), home / "a-0")
+        dims = judged.old_documents.shape[1], judged.new_documents.shape[1]
+        with start_migrating(home, settings_of(judged, "a-0"), dims=dims) as migrating:
+            fill(migrating.direct, OLD, judged.old_documents, range(count))
+            done = 0
+            for share in shares:
+                reach = round(share * count)
+                fill(migrating.direct, TARGET, judged.new_documents, order[done:reach].tolist())
+                done = max(done, reach)
+                adapter = fit(judged, order[: min(max(reach, round(0.1 * count)), MOST_PAIRS)])
+                row = measure_share(migrating, judged, adapter, order[:reach], share, home)
+                yield {"collection": collection, "old": old, "new": new, "share": share, **row,
+                       "oracle": mean(oracle, judged)}  # fmt: skip
+
+
+def measure_share(
+    migrating: Migrating, judged: Judged, adapter: Adapter, there: NDArray[np.int64], share: float, home: Path
+) -> dict[str, Any]:
+    """nDCG@10 of every strategy through the proxy, and of the same merge offline."""
+    name = f"a-{len(list(home.glob('a-*')))}"
+    save_adapter(adapter, home / name)
+    config = migrating.serving.config
+    config.write_text(f"{config.read_text().partition('models:')[0]}{settings_of(judged, name)}")
+    generation = migrating.serving.status()["generation"]
+    migrating.serving.reload()
+    assert migrating.serving.status()["generation"] > generation
+    sample = sample_path(sample_folder(load_config(config)), migrating.view.id)
+    if len(there) >= 20:
+        migrating.write_sample(judged.new_documents, judged.old_documents, there.tolist())
+    migrating.move(migrated=share)
+    found = {one: mean(ask(migrating, judged.new_queries, one), judged) for one in STRATEGIES}
+    offline = mean(merge_offline(judged, adapter, there, sample), judged)
+    return {**found, "offline": offline, "pairs": adapter.card.pairs.count}
+
+
+def ask(migrating: Migrating, queries: Float32, strategy: str) -> NDArray[np.int64]:
+    """The documents found (n, 10) through the proxy by a strategy; -1 where there are fewer."""
+    headers = {} if strategy == "auto" else {"x_crossfade_strategy": strategy}
+    client = migrating.client(grpc=True, **headers)
+    found = np.full((len(queries), DEPTH), -1, np.int64)
+    for start in range(0, len(queries), 50):
+        requests = [m.QueryRequest(query=row.tolist(), limit=DEPTH) for row in queries[start : start + 50]]
+        for at, answer in enumerate(client.query_batch_points(OLD, requests)):
+            found[start + at, : len(answer.points)] = [point.id for point in answer.points]
+    return found
+
+
+def merge_offline(judged: Judged, adapter: Adapter, there: NDArray[np.int64], sample: Path) -> NDArray[np.int64]:
+    """The same candidates and the same merge on arrays."""
+    mapped = adapter.query.apply(judged.new_queries)
+    mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
+    if not len(there):
+        return search_exact(mapped, judged.old_documents, DEPTH)[0]
+    old_rows, old_scores = search_exact(mapped, judged.old_documents, RECALL)
+    new_rows, new_scores = search_exact(judged.new_queries, judged.new_documents[there], DEPTH + MARGIN)
+    kept = read_sample(sample)
+    assert kept is not None
+    line = fit_matcher(kept[0], kept[1]).match(judged.new_queries, mapped)
+    moved, present = line.apply(old_scores), set(there.tolist())
+    merged = np.full((len(mapped), DEPTH), -1, np.int64)
+    for at in range(len(mapped)):
+        new = list(zip(there[new_rows[at]].tolist(), new_scores[at].tolist(), strict=True))
+        old = [hit for hit in zip(old_rows[at].tolist(), moved[at].tolist(), strict=True) if hit[0] not in present]
+        best = [row for row, _ in merge_hits(new, old, DEPTH)]
+        merged[at, : len(best)] = best
+    return merged
+
+
+def mean(rows: NDArray[np.int64], judged: Judged) -> float:
+    return round(float(ndcg_at(rows, judged.judgements).mean()), 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", help="collections to measure")
+    parser.add_argument("--queries", type=int, help="ask the first so many judged queries alone")
+    arguments = parser.parse_args()
+    if not DATA.is_dir():
+        sys.exit(f"no evaluation data at {DATA}; set CROSSFADE_DATA to its folder")
+    rows = []
+    for case in CASES:
+        if arguments.only is None or case[0] in arguments.only:
+            for row in measure_case(*case, arguments.queries, SHARES):
+                rows.append(row)
+                print(json.dumps(row), flush=True)  # noqa: T201  # a program's output
+    path = ROOT / "build" / "half-migrated.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
