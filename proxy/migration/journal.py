@@ -62,10 +62,15 @@ log = logging.getLogger("crossfade.migration.journal")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Native:
-    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,)."""
+    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,).
+
+    The journal adds the number of its write's mark, and whether that write had ended.
+    """
 
     stored: Float32
     vector: Float32
+    seq: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,17 +244,27 @@ class Journal:
 
     def _natives(self, migration: str, keys: Sequence[str]) -> dict[PointId, list[Native]]:
         found: dict[PointId, list[Native]] = {}
+        columns = (*natives.c, _is_open(self._now()).label("open"))
+        joined = natives.outerjoin(open_writes, open_writes.c.seq == natives.c.seq)
         with reading(self._committer.engine) as connection:
             for first in range(0, len(keys), _CHUNK):
                 query = (
-                    select(natives)
+                    select(*columns)
+                    .select_from(joined)
                     .where(natives.c.migration == migration, natives.c.key.in_(keys[first : first + _CHUNK]))
                     .order_by(natives.c.seq.desc())
                 )
                 for row in connection.execute(query):
-                    native = Native(np.frombuffer(row.stored, "<f4"), np.frombuffer(row.vector, "<f4"))
+                    stored, vector = np.frombuffer(row.stored, "<f4"), np.frombuffer(row.vector, "<f4")
+                    native = Native(stored, vector, row.seq, not row.open)
                     found.setdefault(read_key(row.key), []).append(native)
         return found
+
+    async def forget_natives(self, migration: str, past: Mapping[PointId, Sequence[int]]) -> None:
+        """Remove vectors that clients sent, by point and the numbers of their writes' marks."""
+        rows = [(write_key(point), seq) for point, seqs in past.items() for seq in seqs]
+        if rows:
+            await self._committer.run(partial(_forget_natives, migration, rows), durable=False)
 
     async def forget(self, migration: str) -> None:
         """Remove everything of a migration that has ended."""
@@ -316,6 +331,12 @@ def _clear(migration: str, done: Sequence[Dirty], now: ColumnElement[Any], conne
     settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
     connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
     return removed
+
+
+def _forget_natives(migration: str, rows: Sequence[tuple[str, int]], connection: Connection) -> None:
+    for key, seq in rows:
+        mine = and_(natives.c.migration == migration, natives.c.key == key, natives.c.seq == seq)
+        connection.execute(delete(natives).where(mine))
 
 
 def _forget(migration: str, connection: Connection) -> None:

@@ -121,10 +121,12 @@ async def test_a_vector_that_a_client_sent_goes_to_the_target_as_it_is_until_its
         await scene.worker.write([point], lambda: scene.client.set_payload(name, {"seen": 1}, [point], wait=True))
         await scene.until_quiet()
         np.testing.assert_allclose(await read_vector(), sent / np.linalg.norm(sent), atol=1e-6)
+        assert (await scene.journal.natives(scene.id, [point])).keys() == {point}
         changed = point_of(point, "another text")
         await scene.worker.write([point], lambda: scene.client.upsert(name, [changed], wait=True))
         await scene.until_quiet()
         assert (await find_differences(scene.client, scene.record.spec)).none
+        assert await scene.journal.natives(scene.id, [point]) == {}  # nobody can need it again
 
 
 async def test_what_cannot_be_encoded_is_told_and_does_not_stop_the_others(scene: Scene) -> None:

@@ -131,6 +131,17 @@ async def test_new_model_vectors_that_clients_sent_are_kept_newest_first(journal
     np.testing.assert_array_equal(found[4][1].stored, old)
 
 
+async def test_a_sent_vector_says_whether_its_write_has_ended_and_can_be_forgotten(journal: Journal) -> None:
+    old, new = np.arange(3, dtype=np.float32), np.arange(5, dtype=np.float32)
+    first = await journal.mark("m", [4], "w", {4: Native(old, new)})
+    second = await journal.mark("m", [4], "w", {4: Native(old + 1, new + 1)})
+    await journal.close(first)
+    kept = (await journal.natives("m", [4]))[4]
+    assert [(one.seq, one.ended) for one in kept] == [(second.seq, False), (first.seq, True)]
+    await journal.forget_natives("m", {4: [first.seq], 5: [second.seq]})
+    assert [one.seq for one in (await journal.natives("m", [4]))[4]] == [second.seq]
+
+
 async def test_many_marks_at_once_are_all_kept_each_with_its_own_number(journal: Journal) -> None:
     made = await asyncio.gather(*(journal.mark("m", [at % 50], "w") for at in range(400)))
     assert len({mark.seq for mark in made}) == 400
