@@ -143,6 +143,9 @@ class Index(Protocol):
     async def drop(self, collection: str) -> None:
         """Destroy a collection; one that does not exist is no error."""
 
+    async def replace_by_alias(self, old: str, collection: str) -> None:
+        """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
+
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field, by exact search unless told otherwise."""
 

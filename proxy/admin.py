@@ -1,4 +1,4 @@
-"""The admin listener: health, readiness, metrics, and what each worker serves with."""
+"""The admin listener: health, readiness, metrics, what each worker serves with, and migrations."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from .migration.api import Office, mount_migrations
+
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Supervised(Protocol):
     """What the admin listener asks of the supervisor."""
+
+    @property
+    def migrations(self) -> Office:
+        """Who does what is asked of migrations."""
 
     async def readiness(self) -> tuple[bool, str]:
         """Whether requests should be sent here, and why not."""
@@ -56,5 +62,6 @@ def build_admin(supervised: Supervised) -> Starlette:
             Route("/metrics", metrics),
             Route("/status", status),
             Route("/reload", reload, methods=["POST"]),
+            mount_migrations(supervised.migrations),
         ]
     )

@@ -16,6 +16,7 @@ from .cli_check import check, schema
 from .cli_demo import demo
 from .cli_evaluate import evaluate
 from .cli_fit import fit
+from .cli_migrate import migrate
 from .cli_probe import probe
 from .cli_serve import embedded_qdrant, serve
 
@@ -37,6 +38,7 @@ app.command()(apply)
 app.command()(schema)
 app.command()(demo)
 embedded.command("qdrant")(embedded_qdrant)
+app.add_typer(migrate, name="migrate")
 app.add_typer(embedded, name="embedded")
 
 

@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 60  # for one page of a large collection; the upstream's own 
 
 @asynccontextmanager
 async def open_index(config: Config, name: str) -> AsyncIterator[Index]:
-    """Open an upstream by its name; an embedded one is started for as long as it is open."""
+    """Open an upstream by its name; an embedded one that does not run yet is started for as long as it is open."""
     upstream = config.upstreams[name]
     if upstream.kind == "milvus":
         with open_milvus(upstream) as milvus:
@@ -35,7 +35,7 @@ async def open_index(config: Config, name: str) -> AsyncIterator[Index]:
         return
     from crossfade.backends.qdrant.index import QdrantIndex
 
-    if upstream.embedded is None:
+    if upstream.embedded is None or upstream.grpc is not None:
         index = QdrantIndex(_connect(upstream))
         try:
             yield index

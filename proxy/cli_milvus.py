@@ -19,10 +19,10 @@ _TIMEOUT_SECONDS = 60  # for opening a connection
 @contextmanager
 def open_milvus(upstream: Upstream) -> Iterator[MilvusIndex]:
     """Open a Milvus; an embedded one is started for as long as it is open. Raises UsageProblem without pymilvus."""
-    if upstream.embedded is None:
-        assert upstream.grpc is not None  # the configuration refuses a Milvus without
+    if upstream.grpc is not None:
         yield _open(upstream, upstream.grpc)
         return
+    assert upstream.embedded is not None  # the configuration refuses a Milvus with neither
     with need_extra("milvus", "milvus_lite"):
         from crossfade.backends.embedded.milvus import MilvusServer
     with MilvusServer(upstream.embedded) as server:

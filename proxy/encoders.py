@@ -47,17 +47,17 @@ class RawEncoder(Protocol):
     async def close(self) -> None: ...
 
 
-def build_encoder(name: str, model: Model) -> ModelEncoder:
-    """The encoder a model's configuration names.
+def build_encoder(name: str, model: Model, *, background: bool = False) -> ModelEncoder:
+    """The encoder a model's configuration names; one for background work leaves the processor to others.
 
     Raises EncoderMissing when it names none, when a package is not installed, or when a function cannot be imported.
     """
     if model.encoder is None:
         raise EncoderMissing(model=name)
-    return ModelEncoder(name, model, _raw_encoder(name, model))
+    return ModelEncoder(name, model, _raw_encoder(name, model, background))
 
 
-def _raw_encoder(name: str, model: Model) -> RawEncoder:
+def _raw_encoder(name: str, model: Model, background: bool) -> RawEncoder:
     """Imports only the module that is needed: the openai package alone costs a worker tens of megabytes."""
     assert model.encoder is not None
     chosen = model.encoder.chosen
@@ -67,7 +67,9 @@ def _raw_encoder(name: str, model: Model) -> RawEncoder:
         return OpenAIRaw(name, chosen)
     from .encoding_local import FunctionRaw, SentenceTransformersRaw
 
-    return FunctionRaw(name, chosen) if isinstance(chosen, PythonEncoder) else SentenceTransformersRaw(name, chosen)
+    if isinstance(chosen, PythonEncoder):
+        return FunctionRaw(name, chosen, background=background)
+    return SentenceTransformersRaw(name, chosen, background=background)
 
 
 class ModelEncoder:

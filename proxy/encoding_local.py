@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import importlib.util
 import inspect
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +19,20 @@ from numpy.typing import NDArray
 from .config_models import PythonEncoder, SentenceTransformersEncoder
 from .errors import EncoderFailed, EncoderMissing
 
+_NICE = 10
+
 
 class SentenceTransformersRaw:
     """A sentence-transformers model, loaded at its first text, run in threads of its own."""
 
-    def __init__(self, name: str, settings: SentenceTransformersEncoder) -> None:
+    def __init__(self, name: str, settings: SentenceTransformersEncoder, *, background: bool = False) -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
             reason = 'the package sentence-transformers is not installed; pip install "crossfade[encoders]"'
             raise EncoderMissing(model=name, reason=reason)
         self.endpoint = f"sentence-transformers {settings.model}"
         self._name, self._settings = name, settings
         self._loading, self._loaded = threading.Lock(), None
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"encode-{name}")
+        self._threads = _start_threads(name, settings.concurrency, background)
 
     async def vectors(self, texts: list[str], role: str) -> NDArray[np.generic]:
         """Vectors (n, dim) of one batch. Raises EncoderFailed, also when the model cannot be loaded."""
@@ -59,11 +63,11 @@ class SentenceTransformersRaw:
 class FunctionRaw:
     """Your own f(texts: list[str], role: str) -> array (n, dim); a plain function runs in threads of its own."""
 
-    def __init__(self, name: str, settings: PythonEncoder) -> None:
+    def __init__(self, name: str, settings: PythonEncoder, *, background: bool = False) -> None:
         self.endpoint = settings.function
         self._name = name
         self._function = _import_function(name, settings.function)
-        self._threads = ThreadPoolExecutor(settings.concurrency, thread_name_prefix=f"encode-{name}")
+        self._threads = _start_threads(name, settings.concurrency, background)
 
     async def vectors(self, texts: list[str], role: str) -> NDArray[np.generic]:
         """Vectors (n, dim) of one batch. Raises EncoderFailed with what the function raised."""
@@ -78,6 +82,18 @@ class FunctionRaw:
     async def close(self) -> None:
         """Let the threads end after what they are doing."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_threads(name: str, count: int, background: bool) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        count, thread_name_prefix=f"encode-{name}", initializer=_step_back if background else None
+    )
+
+
+def _step_back() -> None:
+    """Leave the processor to those who serve; on Linux a priority is a thread's own, and that of threads it starts."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _import_function(name: str, place: str) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
 from .live import AdapterShelf
 from .loading import read_config
+from .migrating import Migrations
 from .native import filter_module, why_full
 from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
@@ -57,6 +58,7 @@ class Supervisor:
         self._workers: list[WorkerProcess] = []
         self._background = Background()
         self._reloading = asyncio.Lock()
+        self.migrations = Migrations(self.run_dir, self._pids)
         self.config: Config
 
     async def start(self) -> None:
@@ -67,6 +69,7 @@ class Supervisor:
         await self._embedded.start(self.config)
         self.config = self._embedded.resolve(self.config)
         build_snapshot(self.config, 1, self._shelf.load)
+        await self.migrations.prepare(self.config)
         self.generation = 1
         publish_config(self.run_dir, text, self.path.resolve().parent, 1)
         publish_clusters(self.run_dir, self.config, 1)
@@ -86,6 +89,10 @@ class Supervisor:
         await asyncio.gather(*(worker.wait_ready() for worker in self._workers))
         if refused := await self._wait_routes(1):
             raise StartError(refused)
+        await self.migrations.take(self.config)
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def _read(self) -> tuple[str, Config]:
         try:
@@ -121,6 +128,7 @@ class Supervisor:
             raise ConfigError([Problem("listen", None, "ports are opened at start; restart serve for this change")])
         following = self.generation + 1
         snapshot = await asyncio.to_thread(build_snapshot, config, following, self._shelf.load)
+        await self.migrations.prepare(config)
         self._shelf.keep_only(snapshot)
         publish_clusters(self.run_dir, config, following)
         publish_config(self.run_dir, text, self.path.resolve().parent, following)
@@ -129,6 +137,7 @@ class Supervisor:
         # Routes last: a method goes through Python only once Python knows what to do with it.
         publish_routes(self.run_dir, config, DIALECTS, following)
         refused = await self._wait_routes(following)
+        await self.migrations.take(config)
         if refused is None:
             log.info("generation %d serves", following)
         else:
@@ -221,6 +230,7 @@ class Supervisor:
         """End what still runs, at once, and remove the run directory."""
         self.draining = True
         await asyncio.gather(*(worker.end() for worker in self._workers))
+        await self.migrations.stop()
         await self._background.stop()
         await self._embedded.stop()
         shutil.rmtree(self.run_dir, ignore_errors=True)

@@ -185,6 +185,17 @@ class MilvusIndex:
         """Destroy a collection; one that does not exist is no error."""
         await self._ask(collection, lambda client, name: client.drop_collection(name))
 
+    async def replace_by_alias(self, old: str, collection: str) -> None:
+        """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
+
+        def replace(client: MilvusClient, name: str) -> None:
+            target = split_collection(collection)[1]
+            if name not in client.list_aliases(collection_name=target).get("aliases", []):
+                client.drop_collection(name)
+                client.create_alias(collection_name=target, alias=name)
+
+        await self._ask(old, replace)
+
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field.
 

@@ -145,6 +145,17 @@ class QdrantIndex:
             if await self._client.collection_exists(collection):
                 await self._client.delete_collection(collection)
 
+    async def replace_by_alias(self, old: str, collection: str) -> None:
+        """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
+        with _reporting(old):
+            aliases = (await self._client.get_aliases()).aliases
+            if any(one.alias_name == old and one.collection_name == collection for one in aliases):
+                return
+            if await self._client.collection_exists(old):
+                await self._client.delete_collection(old)
+            made = models.CreateAlias(collection_name=collection, alias_name=old)
+            await self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=made)])
+
     async def search(self, collection: str, name: str, rows: Float32, k: int, *, exact: bool = True) -> Sequence[Hits]:
         """The best `k` points for each row (n, dim) in a vector field, by exact search unless told otherwise."""
         hits: list[Hits] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +66,8 @@ class Tools:
     workers: Workers
     open_bench: Callable[[Migration], AbstractAsyncContextManager[Bench]]
     latency: Callable[[], float | None] = lambda: None
+    beside: Callable[[Callable[[], Lease]], Coroutine[object, object, None]] | None = None
+    """What the leader does as well."""
 
 
 class Conduct:
@@ -213,6 +215,8 @@ class Conduct:
             return
         if record.state is State.CANCELLED:
             await clean_up(self._bench.index, record)
+        elif record.drop_old:
+            await self._bench.index.replace_by_alias(record.spec.collection, record.spec.target)
         await self._tools.journal.forget(self._id)
         await self._lane.ledger.forget(self._id, self._hold())
         await self._change(lambda one: one.model_copy(update={"cleaned": True}), "cleaned up")

@@ -4,6 +4,7 @@ OperatorError
 |- IllegalMove            a verb or step that the migration's state does not allow
 |- GateClosed             allowed by the state, but a condition for it does not hold
 |- UnknownMigration       no migration of that collection
+|- NotConfigured          the configuration describes no migration of that collection
 |- LeaseLost              another controller has taken over; this one must not write any more
 '- BadPlan                what was asked cannot become a migration
 UpstreamError
@@ -50,6 +51,20 @@ class UnknownMigration(OperatorError):
     def __init__(self, *, collection: str, known: Sequence[str]) -> None:
         there = f"there are migrations of {', '.join(map(repr, known))}" if known else "there is none at all"
         super().__init__(f"collection {collection!r} has no migration; {there}")
+
+
+class NotConfigured(OperatorError):
+    """The configuration describes no migration of this collection."""
+
+    http_status = 404
+    label = "not_configured"
+
+    def __init__(self, *, collection: str, having: Sequence[str]) -> None:
+        there = f"; there is one in {', '.join(map(repr, having))}" if having else ""
+        super().__init__(
+            f"collection {collection!r} has no migrate section in the configuration{there}; "
+            f"add collections.{collection}.migrate: {{to: MODEL}}"
+        )
 
 
 class LeaseLost(OperatorError):

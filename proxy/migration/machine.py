@@ -1,7 +1,7 @@
 """The states of a migration, the legal moves between them, and which verbs each state takes: one table.
 
 PLANNED -> PREPARED -> CAPTURING -> BACKFILLING -> SYNCED -> CANARY(p%) -> SWITCHED -> COMPLETED
-reverse: CANARY|SWITCHED -> SYNCED    cancel: before SWITCHED -> CANCELLED
+less: SWITCHED -> CANARY(p%)    reverse: CANARY|SWITCHED -> SYNCED    cancel: before SWITCHED -> CANCELLED
 fail: any that is not over -> FAILED -> resume -> where it failed
 
 Overlays lie over a state and do not change it: paused, throttled(reason), verified(never, fresh, stale), shadow(p%).
@@ -51,12 +51,13 @@ ACTIVE: Final = frozenset(State) - OVER
 CAPTURING: Final = frozenset({_S.CAPTURING, _S.BACKFILLING, _S.SYNCED, _S.CANARY, _S.SWITCHED})
 SERVING: Final = frozenset({_S.CANARY, _S.SWITCHED})
 
+_COPIED = frozenset({_S.SYNCED, _S.CANARY, _S.SWITCHED})
 MOVES: Final = (
     Move("prepare", frozenset({_S.PLANNED}), _S.PREPARED, "controller"),
     Move("capture", frozenset({_S.PREPARED}), _S.CAPTURING, "controller"),
     Move("backfill", frozenset({_S.CAPTURING}), _S.BACKFILLING, "controller"),
     Move("sync", frozenset({_S.BACKFILLING}), _S.SYNCED, "controller"),
-    Move("canary", frozenset({_S.SYNCED, _S.CANARY}), _S.CANARY, "operator"),
+    Move("canary", _COPIED, _S.CANARY, "operator"),
     Move("switch", frozenset({_S.SYNCED, _S.CANARY}), _S.SWITCHED, "operator"),
     Move("reverse", SERVING, _S.SYNCED, "operator"),
     Move("complete", frozenset({_S.SWITCHED}), _S.COMPLETED, "controller"),
@@ -65,7 +66,6 @@ MOVES: Final = (
     Move("resume", frozenset({_S.FAILED}), None, "operator"),
 )
 
-_COPIED = frozenset({_S.SYNCED, _S.CANARY, _S.SWITCHED})
 VERBS: Final[Mapping[str, frozenset[State]]] = {
     "start": frozenset({_S.PLANNED}),
     "pause": ACTIVE,
@@ -74,9 +74,10 @@ VERBS: Final[Mapping[str, frozenset[State]]] = {
     "shadow": _COPIED,
     "verify": _COPIED,
     "repair": _COPIED,
-    "switch": frozenset({_S.SYNCED, _S.CANARY}),
+    "switch": _COPIED,
     "reverse": SERVING,
     "complete": frozenset({_S.SWITCHED}),
+    "drop-old": frozenset({_S.COMPLETED}),
     "cancel": ACTIVE - {_S.SWITCHED},
 }
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from ..config import Config
+
+FOLDER: Final = "migrations"
 
 
 def journal_url(config: Config) -> str:
@@ -20,4 +23,4 @@ def store_url(config: Config) -> str:
 
 
 def _folder(config: Config) -> Path:
-    return config.state / "migrations"
+    return config.state / FOLDER

@@ -32,6 +32,16 @@ class Plan:
     cost: float | None
     target_exists: bool
     problems: tuple[str, ...]
+    target_points: int = 0
+
+    def check_startable(self) -> None:
+        """Raises BadPlan for what start would find out later."""
+        if self.target_points:
+            raise BadPlan(
+                collection=self.spec.collection,
+                reason=f"the target {self.spec.target!r} holds {self.target_points:,} points already; "
+                "name another target, or empty that one",
+            )
 
 
 async def make_plan(index: Index, spec: Spec, price_per_million: float | None = None) -> Plan:
@@ -49,6 +59,7 @@ async def make_plan(index: Index, spec: Spec, price_per_million: float | None = 
     tokens = round(share * sum(map(count_tokens, usable)))
     without_text = round(share * (len(texts) - len(usable)))
     exists = await index.exists(spec.target)
+    held = await index.count(spec.target) if exists else 0
     return Plan(
         spec=spec,
         points=points,
@@ -58,7 +69,8 @@ async def make_plan(index: Index, spec: Spec, price_per_million: float | None = 
         tokens=tokens,
         cost=None if price_per_million is None else tokens * price_per_million / 1e6,
         target_exists=exists,
-        problems=tuple(await _find_problems(index, spec, points, without_text, exists)),
+        problems=tuple(_find_problems(spec, points, without_text, held)),
+        target_points=held,
     )
 
 
@@ -75,7 +87,7 @@ async def _check_field(index: Index, spec: Spec) -> None:
         )
 
 
-async def _find_problems(index: Index, spec: Spec, points: int, without_text: int, exists: bool) -> list[str]:
+def _find_problems(spec: Spec, points: int, without_text: int, held: int) -> list[str]:
     problems = []
     if points == 0:
         problems.append(f"collection {spec.collection!r} holds no points")
@@ -84,6 +96,6 @@ async def _find_problems(index: Index, spec: Spec, points: int, without_text: in
             f"about {without_text:,} of {points:,} points have no text at {spec.text!r}; "
             "they will be in the target without this vector"
         )
-    if exists and await index.count(spec.target):
-        problems.append(f"the target {spec.target!r} holds points already; start will refuse it")
+    if held:
+        problems.append(f"the target {spec.target!r} holds {held:,} points already; start will refuse it")
     return problems

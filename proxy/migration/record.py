@@ -84,6 +84,15 @@ class Verification(Kept):
     finished_at: float | None = None
 
 
+class Wishes(Kept):
+    """What the configuration file said when it was last taken up: only a change of it counts against verbs."""
+
+    goal: str = "none"
+    strategy: Strategy = "auto"
+    shadow: float = 0.0
+    pace: Pace = Pace()
+
+
 class Migration(Kept):
     """One migration, as it stands in the store."""
 
@@ -106,6 +115,11 @@ class Migration(Kept):
     checkpoint: Checkpoint = Checkpoint()
     tally: Tally = Tally()
     verification: Verification = Verification()
+    wishes: Wishes | None = None  # None: planned from no file
+    by_hand: bool = False  # a verb has moved it since the goal was last changed: the goal waits for its next change
+    moved_at: float | None = None  # when the share of reads was last changed
+    stepped_back: str | None = None  # why a guardrail has lowered the share; it does not rise by itself any more
+    drop_old: bool = False  # after the end the old collection is destroyed, and its name becomes an alias
     completing: bool = False  # writes are held until the journal is empty, then the target stands alone
     cleaned: bool = False  # what had to go after the end is gone
     version: int = 0  # counts changes

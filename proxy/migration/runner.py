@@ -94,6 +94,8 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._renew(held))
                 group.create_task(self._lead(group, held))
+                if self._tools.beside is not None:
+                    group.create_task(self._tools.beside(held))
         except asyncio.CancelledError:  # a clean end: whoever follows need not wait for the lease to expire
             await self._tools.store.release(held())
             raise

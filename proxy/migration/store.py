@@ -12,13 +12,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, insert, select, update
 
 from .database import history, leases, migrations, open_database, reading, time_of, writing
 from .errors import BadPlan, LeaseLost, UnknownMigration
-from .machine import OVER
+from .machine import OVER, State
 from .record import Migration, Spec
 
 Change = Callable[[Migration], Migration]
@@ -62,18 +62,14 @@ class Store:
         """Close the database."""
         self._engine.dispose()
 
-    async def plan(self, spec: Spec, actor: str, reason: str) -> Migration:
-        """Add a migration. Raises BadPlan when its collection has one that is not over."""
+    async def plan(self, spec: Spec, actor: str, reason: str, **update: Any) -> Migration:
+        """Add a migration, with what else of the record is given. Raises BadPlan when its collection has one that is
+        not over, or one whose target stands in its place."""
 
         def add(connection: Connection) -> Migration:
             current = [one for one in _read(connection) if one.spec.collection == spec.collection]
-            if unfinished := [one for one in current if one.state not in OVER]:
-                raise BadPlan(
-                    collection=spec.collection,
-                    reason=f"it is being migrated already, to {unfinished[0].spec.to_model!r}, and is "
-                    f"{unfinished[0].state}; complete or cancel that one first",
-                )
-            made = Migration(id=uuid.uuid4().hex[:12], spec=spec)
+            check_free(current, spec)
+            made = Migration(id=uuid.uuid4().hex[:12], spec=spec, **update)
             row = {"id": made.id, "collection": spec.collection, "record": made.model_dump_json()}
             connection.execute(insert(migrations).values(**row))
             self._note(connection, made.id, actor, "plan", "", made.state, reason)
@@ -212,6 +208,23 @@ class Store:
                 return work(connection)
 
         return await asyncio.to_thread(run)
+
+
+def check_free(migrations: Sequence[Migration], spec: Spec) -> None:
+    """Refuse a new migration of a collection with these, the oldest first. Raises BadPlan."""
+    last = migrations[-1] if migrations else None
+    if last is not None and last.state not in OVER:
+        raise BadPlan(
+            collection=spec.collection,
+            reason=f"it is being migrated already, to {last.spec.to_model!r}, and is {last.state}; "
+            "complete or cancel that one first",
+        )
+    if last is not None and last.state is State.COMPLETED and not last.drop_old:
+        raise BadPlan(
+            collection=spec.collection,
+            reason=f"its points are in {last.spec.target!r} since it was completed; "
+            f"crossfade migrate complete {spec.collection} --drop-old gives that one its name first",
+        )
 
 
 def _fence(connection: Connection, lease: Lease | None) -> None:

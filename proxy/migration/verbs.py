@@ -6,7 +6,7 @@ nothing. Every verb raises IllegalMove when the state does not allow it, GateClo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -14,14 +14,17 @@ from typing import Any, Final
 from .errors import GateClosed, IllegalMove
 from .journal import Backlog, Journal
 from .ledger import Ledger
-from .machine import VERBS, State, verbs_of
+from .machine import OVER, VERBS, State, verbs_of
 from .pace import Pace
-from .record import Migration, Retrieval, Strategy, Tally, Verdict
+from .record import Migration, Retrieval, Spec, Strategy, Tally, Verdict
 from .retrieval import find_problems
-from .store import Change, Event, Store
+from .store import Change, Event, Store, check_free
 from .verifying import ask_again
 
 FRESH_SECONDS: Final = 24 * 3600.0
+BY_FILE: Final = "configuration"  # the actor of what follows from the file
+BY_GUARDRAIL: Final = "guardrail"
+FILE_ACTORS: Final = frozenset({BY_FILE, BY_GUARDRAIL})
 _BACKLOG_SECONDS: Final = 10.0
 
 
@@ -61,6 +64,20 @@ class Status:
     findings: Mapping[str, int]
     retrieval: Retrieval | None
     gates: tuple[str, ...]  # what a switch waits for
+    spec: Spec
+    pace: Pace
+    goal: str  # what the configuration wants
+    by_hand: bool  # a verb has moved it since: the goal waits until it is changed
+    stepped_back: str | None
+    moved_at: float | None
+    completing: bool
+    verifying: bool
+    migrated: float
+    started: bool
+    drop_old: bool
+    cleaned: bool
+    compared: int  # points that the verification has compared
+    waits: str | None  # what the configuration's goal waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +86,24 @@ class Verbs:
 
     store: Store
     journal: Journal
+    waiting: Callable[[Migration, Sequence[str]], str | None] = lambda record, gates: None
+    """What the configuration's goal waits for, told its closed gates."""
+    old_clients: Callable[[Migration], str | None] = lambda _: None
+    """What old-model clients have lately asked, where that is counted; they stand against completing."""
 
     async def status(self, collection: str) -> Status:
         """How the migration stands. Raises UnknownMigration."""
-        record = await self.store.find(collection)
+        return await self.status_of(await self.store.find(collection))
+
+    async def status_of(self, record: Migration) -> Status:
+        """How a migration stands."""
         backlog = await self.journal.backlog(record.id)
+        gates = tuple(await self.closed_gates(record, backlog)) if record.state not in OVER else ()
         rate = self._rate(record, await self.store.events(record.id))
         left = max(0, record.total - record.checkpoint.points)
         return Status(
             id=record.id,
-            collection=collection,
+            collection=record.spec.collection,
             state=record.state,
             verbs=verbs_of(record.state),
             paused=record.paused,
@@ -94,12 +119,37 @@ class Verbs:
             percent=record.view.percent,
             strategy=record.strategy,
             shadow=record.shadow,
-            verified=self._verdict(record),
+            verified=self.verdict(record),
             verified_at=record.verification.finished_at,
             findings=record.verification.found,
             retrieval=record.verification.retrieval,
-            gates=tuple(await self._closed(record, backlog)),
+            gates=gates,
+            spec=record.spec,
+            pace=record.pace,
+            goal=record.wishes.goal if record.wishes is not None else "none",
+            by_hand=record.by_hand,
+            stepped_back=record.stepped_back,
+            moved_at=record.moved_at,
+            completing=record.completing,
+            verifying=record.verification.asked,
+            migrated=record.migrated,
+            started=record.started,
+            drop_old=record.drop_old,
+            cleaned=record.cleaned,
+            compared=record.verification.compared,
+            waits=self.waiting(record, gates),
         )
+
+    async def begin(self, say: Say, spec: Spec, update: Mapping[str, Any]) -> Migration:
+        """Plan a migration unless one is planned already, and start it. Raises BadPlan."""
+        planned = [one for one in await self.store.read_all() if one.spec.collection == say.collection]
+        if planned and planned[-1].state is State.PLANNED and not planned[-1].started:
+            return await self.start(say)
+        if say.dry_run:
+            check_free(planned, spec)
+            return Migration(id="dry run", spec=spec, started=True, **update)
+        await self.store.plan(spec, say.actor, say.reason, **update)
+        return await self.start(say)
 
     async def start(self, say: Say) -> Migration:
         """Let the controller prepare, capture and copy."""
@@ -150,33 +200,59 @@ class Verbs:
         return len(found)
 
     async def switch(self, say: Say, percent: float, *, force: bool = False) -> Migration:
-        """Have a share of reads answered by the target; 100 is all. `force` passes closed gates, and is told."""
+        """Have a share of reads answered by the target; 100 is all, 0 is `reverse`.
+
+        `force` passes closed gates, and is told; to a smaller share there is none.
+        """
         _check_percent(percent)
+        if percent == 0:
+            return await self.reverse(say)
         record = await self.store.find(say.collection)
         _allow(record, "switch")
-        closed = await self._closed(record, await self.journal.backlog(record.id))
+        rises = percent > record.view.percent
+        closed = await self.closed_gates(record, await self.journal.backlog(record.id)) if rises else ()
         if closed and not force:
             raise GateClosed(collection=say.collection, step="switch", reasons=closed)
         step = "switch" if percent == 100 else "canary"
 
         def move(one: Migration) -> Migration:
-            return one.moved(step).model_copy(update={"percent": percent})
+            return one.moved(step).model_copy(update={"percent": percent, **self._moved(say)})
 
         forced = f" (forced past: {'; '.join(closed)})" if closed else ""
         return await self._apply(say, f"switch to {percent:g} %{forced}", move, verb="switch")
 
     async def reverse(self, say: Say) -> Migration:
         """Have all reads answered by the old index again."""
-        back = {"percent": 0.0, "completing": False}
+        back = {"percent": 0.0, "completing": False, **self._moved(say)}
         return await self._apply(say, "reverse", lambda one: one.moved("reverse").model_copy(update=back))
 
-    async def complete(self, say: Say) -> Migration:
-        """Leave the old index behind, as soon as no write waits any more."""
-        return await self._apply(say, "complete", lambda one: one.model_copy(update={"completing": True}))
+    async def complete(self, say: Say, *, drop_old: bool = False, force: bool = False) -> Migration:
+        """Leave the old index behind, as soon as no write waits any more.
+
+        `drop_old` destroys it then, and puts an alias under its name. `force` passes clients of the old model, who are
+        answered less well from then on.
+        """
+        record = await self.store.find(say.collection)
+        _allow(record, "complete")
+        if (asking := self.old_clients(record)) is not None and not force:
+            raise GateClosed(collection=say.collection, step="complete", reasons=[asking])
+        update = {"completing": True, "drop_old": drop_old, "by_hand": True}
+        return await self._apply(say, "complete", lambda one: one.model_copy(update=update))
+
+    async def drop_old(self, say: Say) -> Migration:
+        """Destroy the collection that a completed migration has left, and make its name an alias of the new one."""
+        update = {"drop_old": True, "cleaned": False}
+        return await self._apply(say, "drop-old", lambda one: one.model_copy(update=update))
 
     async def cancel(self, say: Say) -> Migration:
         """Give up: the controller destroys the target that it has made."""
-        return await self._apply(say, "cancel", lambda one: one.moved("cancel").model_copy(update={"percent": 0.0}))
+        update = {"percent": 0.0, "by_hand": True}
+        return await self._apply(say, "cancel", lambda one: one.moved("cancel").model_copy(update=update))
+
+    def _moved(self, say: Say) -> dict[str, Any]:
+        """What a change of the share leaves behind: a person's word counts until the goal is changed."""
+        by_hand = {} if say.actor in FILE_ACTORS else {"by_hand": True, "stepped_back": None}
+        return {"moved_at": self.store.clock(), **by_hand}
 
     async def _apply(self, say: Say, step: str, change: Change, verb: str | None = None) -> Migration:
         record = await self.store.find(say.collection)
@@ -185,14 +261,14 @@ class Verbs:
             return checked(record)
         return await self.store.change(record.id, checked, actor=say.actor, step=step, reason=say.reason)
 
-    async def _closed(self, record: Migration, backlog: Backlog) -> list[str]:
+    async def closed_gates(self, record: Migration, backlog: Backlog) -> list[str]:
         """What stands against sending reads to the target."""
         reasons = []
         if not record.checkpoint.done:
             reasons.append(f"{record.checkpoint.points:,} of {record.total:,} points are copied")
         if backlog.age > _BACKLOG_SECONDS:
             reasons.append(f"{backlog.count:,} written points wait, the oldest for {backlog.age:.0f} s")
-        verdict = self._verdict(record)
+        verdict = self.verdict(record)
         if verdict != "fresh":
             reasons.append(f"the last verification is {verdict}; say verify")
         elif record.verification.found:
@@ -202,7 +278,8 @@ class Verbs:
             reasons += find_problems(record.verification.retrieval)
         return reasons
 
-    def _verdict(self, record: Migration) -> Verdict:
+    def verdict(self, record: Migration) -> Verdict:
+        """Whether the last verification may still be relied on."""
         if record.verification.finished_at is None:
             return "never"
         return "fresh" if self.store.clock() - record.verification.finished_at <= FRESH_SECONDS else "stale"

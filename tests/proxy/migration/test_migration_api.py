@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from crossfade.proxy.migration.api import mount_migrations
 from crossfade.proxy.migration.errors import BadPlan
 from crossfade.proxy.migration.journal import Journal
 from crossfade.proxy.migration.plan import Plan
-from crossfade.proxy.migration.record import Spec
+from crossfade.proxy.migration.record import Migration, Spec
 from crossfade.proxy.migration.store import Store
-from crossfade.proxy.migration.verbs import Verbs
+from crossfade.proxy.migration.verbs import Say, Status, Verbs
 
 SPEC = {
     "collection": "docs é",
@@ -29,17 +30,32 @@ SPEC = {
 ME = {"actor": "ada", "reason": "new model"}
 
 
-async def plan_as_asked(spec: Spec, price: float | None) -> Plan:
-    if spec.target == "docs é":
-        raise BadPlan(collection=spec.collection, reason="the target is the collection itself; name another one")
-    return Plan(spec, 10, 10, 0, 0, 1000, None if price is None else price / 1000, False, ())
+@dataclass
+class PlainOffice:
+    """Plans SPEC without a database."""
+
+    verbs: Verbs
+
+    async def statuses(self) -> list[Status]:
+        newest = {one.spec.collection: one for one in await self.verbs.store.read_all()}
+        return [await self.verbs.status_of(one) for one in newest.values()]
+
+    async def plan(self, collection: str, price_per_million: float | None) -> Plan:
+        spec = Spec.model_validate({**SPEC, "collection": collection})
+        if collection == "docs--new":
+            raise BadPlan(collection=collection, reason="the target is the collection itself; name another one")
+        cost = None if price_per_million is None else price_per_million / 1000
+        return Plan(spec, 10, 10, 0, 0, 1000, cost, False, ())
+
+    async def begin(self, say: Say) -> Migration:
+        return await self.verbs.begin(say, (await self.plan(say.collection, None)).spec, {"shadow": 1.0})
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[TestClient]:
     url = f"sqlite:///{tmp_path / 'm.db'}"
     store, journal = Store(url), Journal(url)
-    with TestClient(Starlette(routes=[mount_migrations(Verbs(store, journal), plan_as_asked)])) as client:
+    with TestClient(Starlette(routes=[mount_migrations(PlainOffice(Verbs(store, journal)))])) as client:
         yield client
     journal.shut()
     store.shut()
@@ -52,11 +68,13 @@ def say(api: TestClient, path: str, status: int = 200, **body: Any) -> Any:
 
 
 def test_a_migration_is_planned_started_and_cancelled(api: TestClient) -> None:
-    assert say(api, "/", 201, spec=SPEC, price_per_million=2)["cost"] == 0.002
-    assert say(api, "/docs é/start")["started"] is True
+    assert api.get("/migrations/docs é/plan", params={"price_per_million": 2}).json()["cost"] == 0.002
+    assert api.get("/migrations/").json() == []
+    record = say(api, "/docs é/start")
+    assert (record["started"], record["shadow"]) == (True, 1.0)
     status = api.get("/migrations/docs é").json()
     assert (status["state"], status["copied"], status["verified"]) == ("PLANNED", 0, "never")
-    assert {"start", "pause", "cancel"} <= set(status["verbs"])
+    assert {"pause", "cancel"} <= set(status["verbs"])
     assert [one["collection"] for one in api.get("/migrations/").json()] == ["docs é"]
     assert say(api, "/docs é/cancel")["state"] == "CANCELLED"
     history = api.get("/migrations/docs é/history").json()
@@ -69,15 +87,15 @@ def test_a_migration_is_planned_started_and_cancelled(api: TestClient) -> None:
 
 
 def test_a_dry_run_changes_nothing(api: TestClient) -> None:
-    assert say(api, "/", 200, spec=SPEC, dry_run=True)["points"] == 10
+    assert say(api, "/docs é/start", dry_run=True)["started"] is True
     assert api.get("/migrations/").json() == []
-    say(api, "/", 201, spec=SPEC)
+    say(api, "/docs é/start")
     assert say(api, "/docs é/pause", dry_run=True)["paused"] is True
     assert api.get("/migrations/docs é").json()["paused"] is False
 
 
 def test_limits_are_set_and_what_is_not_named_stays(api: TestClient) -> None:
-    say(api, "/", 201, spec=SPEC)
+    say(api, "/docs é/start")
     say(api, "/docs é/set", pace={"rate": 100, "hours": "22:00-06:00"})
     record = say(api, "/docs é/set", pace={"rate": None}, strategy="adapt")
     assert (record["pace"]["rate"], record["pace"]["hours"], record["strategy"]) == (None, "22:00-06:00", "adapt")
@@ -87,20 +105,28 @@ def test_limits_are_set_and_what_is_not_named_stays(api: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        ("/absent/start", {}, 404, "collection 'absent' has no migration"),
+        ("/absent/pause", {}, 404, "collection 'absent' has no migration"),
         ("/docs é/complete", {}, 409, "'complete' is not possible while the migration is PLANNED; possible now: start"),
         ("/docs é/switch", {"percent": 101}, 400, "percent: Input should be less than or equal to 100"),
         ("/docs é/switch", {}, 400, "percent: Field required"),
         ("/docs é/start", {"actor": ""}, 400, "actor: String should have at least 1 character"),
         ("/docs é/start", {"typo": 1}, 400, "typo: Extra inputs are not permitted"),
         ("/docs é/dance", {}, 404, "there is no verb 'dance'"),
-        ("/", {"spec": {**SPEC, "target": "docs é"}}, 400, "the target is the collection itself"),
-        ("/", {"spec": SPEC}, 400, "it is being migrated already"),
+        ("/docs--new/start", {}, 400, "the target is the collection itself"),
+        ("/docs é/start", {}, 400, "it is being migrated already, to 'new', and is PLANNED; complete or cancel"),
+        ("/docs é/start", {"dry_run": True}, 400, "it is being migrated already"),
     ],
 )
 def test_a_refusal_says_what_is_wrong(
     api: TestClient, path: str, body: dict[str, Any], status: int, message: str
 ) -> None:
-    say(api, "/", 201, spec=SPEC)
+    say(api, "/docs é/start")
     assert message in say(api, path, status, **body)["error"]
-    assert [one["step"] for one in api.get("/migrations/docs é/history").json()] == ["plan"]
+    assert [one["step"] for one in api.get("/migrations/docs é/history").json()] == ["plan", "start"]
+
+
+def test_a_form_of_another_site_is_no_verb(api: TestClient) -> None:
+    say(api, "/docs é/start")
+    answer = api.post("/migrations/docs é/cancel", content=b'{"actor": "x"}', headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]) == (415, "send the body as application/json")
+    assert api.get("/migrations/docs é").json()["state"] == "PLANNED"

@@ -1,0 +1,81 @@
+"""What the supervisor sees of the serving: the workers' tallies, remembered for some minutes, so that spans can be
+compared."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from .migration.guardrails import Seen
+from .telemetry import BOUNDS, Latency, Tally, sum_tallies
+
+_EVERY: Final = 1.0
+_KEPT: Final = 3700  # looks
+_LATENCY_SECONDS: Final = 10.0
+_LEAST: Final = 20  # answers below which a p99 says nothing
+
+
+class ServingWatch:
+    """Looks at the tallies in a run directory once a second; asked for a span, it answers with the difference."""
+
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run_dir, self._clock = run_dir, clock
+        self._looks: deque[tuple[float, Tally]] = deque(maxlen=_KEPT)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            self.look(await asyncio.to_thread(sum_tallies, self._run_dir))
+            await asyncio.sleep(_EVERY)
+
+    def look(self, tally: Tally) -> None:
+        """Remember a tally."""
+        self._looks.append((self._clock(), tally))
+
+    def latency_ms(self) -> float | None:
+        """p99 of the database's answers in the last seconds, in ms; None while there are too few to tell."""
+        span = self._span(_LATENCY_SECONDS)
+        p99 = None if span is None else find_p99(span[0].latency["upstream"], span[1].latency["upstream"])
+        return None if p99 is None else p99 * 1000
+
+    def seen(self, collection: str, seconds: float) -> Seen:
+        """What came in the last so many seconds."""
+        span = self._span(seconds)
+        if span is None:
+            return Seen()
+        before, after = span
+        return Seen(
+            requests=sum(after.requests.values()) - sum(before.requests.values()),
+            failed=sum(after.errors.values()) - sum(before.errors.values()),
+            p99=find_p99(before.latency["upstream"], after.latency["upstream"]),
+        )
+
+    def _span(self, seconds: float) -> tuple[Tally, Tally] | None:
+        """The first look within the span and the last one."""
+        if not self._looks:
+            return None
+        since = self._clock() - seconds
+        first = next((tally for at, tally in self._looks if at >= since), None)
+        return None if first is None else (first, self._looks[-1][1])
+
+
+def find_p99(before: Latency, after: Latency) -> float | None:
+    """The 99th percentile in seconds of what was observed between two states of a histogram.
+
+    Linear within its bucket, as Prometheus' histogram_quantile; the last bound for what lies above it.
+    """
+    counts = [late - early for early, late in zip(before.counts, after.counts, strict=True)]
+    total = sum(counts)
+    if total < _LEAST:
+        return None
+    rank, below = 0.99 * total, 0
+    for number, count in enumerate(counts[:-1]):
+        if below + count >= rank:
+            low = BOUNDS[number - 1] if number else 0.0
+            return low + (BOUNDS[number] - low) * (rank - below) / count
+        below += count
+    return BOUNDS[-1]
