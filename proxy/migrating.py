@@ -135,6 +135,7 @@ class Migrations:
 
     async def begin(self, say: Say) -> Migration:
         """Plan and start the configured migration. Raises NotConfigured, BadPlan, IndexRefusedError."""
+        await self.verbs.check_free(say.collection)
         plan = await self.plan(say.collection, None)
         plan.check_startable()
         settings = self._now.collections[say.collection].migrate

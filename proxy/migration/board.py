@@ -19,7 +19,7 @@ from .errors import MigrationStorageError
 from .record import MigrationView, views_of
 from .store import Store
 
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.25
 _STEPS = 100  # the migrated share is told in hundredths
 
 log = logging.getLogger("crossfade.migration.board")

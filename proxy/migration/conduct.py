@@ -32,6 +32,8 @@ from .verifying import Verifying
 
 COPYING: Final = CAPTURING - {State.CAPTURING}
 _POLL_SECONDS: Final = 0.1
+_SELDOM_SECONDS: Final = 1.0  # for what hardly ever is
+_SERVING_SECONDS: Final = 0.02  # while the target serves, a write waits to be readable there
 _TOGETHER: Final = 64  # touched points brought over at once
 _SYNCED_SECONDS: Final = 5.0  # the oldest touched point may have waited so long when the target counts as in step
 _HOLD_SECONDS: Final = 10.0  # writes are held at most so long for the journal to run empty
@@ -78,6 +80,7 @@ class Conduct:
     ) -> None:
         self._id, self._tools, self._store = migration, tools, tools.store
         self._bench, self._hold = bench, hold
+        self._record = record  # as `_watch` has seen it last, for those who need not know at once
         self._gate = Gate(tools.store, migration, hold, tools.latency)
         self._lane = Lane(
             migration=migration,
@@ -154,6 +157,7 @@ class Conduct:
     async def _watch(self) -> None:
         holding_since: float | None = None
         while (record := await self._store.read(self._id)).state in COPYING:
+            self._record = record
             if record.state is State.BACKFILLING and record.checkpoint.done:
                 backlog = await self._tools.journal.backlog(self._id)
                 if backlog.age <= _SYNCED_SECONDS and not record.throttled:
@@ -184,11 +188,11 @@ class Conduct:
             record = await self._store.read(self._id)
             if not record.checkpoint.done:
                 await Backfill(self._lane, self._gate, record).run()
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(_SELDOM_SECONDS)
 
     async def _converge(self) -> None:
         while True:
-            record = await self._store.read(self._id)
+            record = self._record
             spent = find_spend(record.pace, record.tally.tokens)
             if record.checkpoint.done and spent != record.throttled:  # before that, the copying tells what holds it
                 await self._gate.tell(spent)
@@ -197,13 +201,13 @@ class Conduct:
                 continue
             moved = await patiently(partial(converge, self._lane, _TOGETHER), self._gate)
             if moved is None:
-                await asyncio.sleep(_POLL_SECONDS / 5)
+                await asyncio.sleep(_SERVING_SECONDS if record.view.percent else _POLL_SECONDS)
             else:
                 await self._change(partial(_tallied, moved))
 
     async def _verify(self) -> None:
         while True:
-            record = await self._store.read(self._id)
+            record = await self._store.read(self._id) if self._record.verification.asked else self._record
             if record.verification.asked and record.state is not State.BACKFILLING:
                 total = await self._bench.index.count(record.spec.collection)
                 await patiently(Verifying(self._lane, record, total).run, self._gate)

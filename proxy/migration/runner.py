@@ -23,7 +23,7 @@ from .record import Migration
 from .store import Lease
 
 LEASE: Final = "controller"
-_POLL_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.25
 _ARRIVED_SECONDS: Final = 1.0  # requests of a process that has ended on this machine have reached the database by then
 
 log = logging.getLogger("crossfade.migration.runner")

@@ -93,7 +93,8 @@ def _move(
         return Wait(f"goal {migrate.goal}: stepped back ({record.stepped_back}); change the goal, or say switch")
     if verdict != "fresh" and not record.verification.asked:
         return Step("verify")
-    if share and (left := hold_of(migrate, share) - (now - (record.moved_at or now))) > 0:
+    held = 0.0 if record.moved_at is None else now - record.moved_at
+    if share and (left := hold_of(migrate, share) - held) > 0:
         return Wait(f"goal {migrate.goal}: {share:g} % holds for another {left:.0f} s")
     if gates:
         return Wait(f"goal {migrate.goal}: {'; '.join(gates)}")

@@ -68,7 +68,7 @@ class Store:
 
         def add(connection: Connection) -> Migration:
             current = [one for one in _read(connection) if one.spec.collection == spec.collection]
-            check_free(current, spec)
+            check_free(current)
             made = Migration(id=uuid.uuid4().hex[:12], spec=spec, **update)
             row = {"id": made.id, "collection": spec.collection, "record": made.model_dump_json()}
             connection.execute(insert(migrations).values(**row))
@@ -210,19 +210,20 @@ class Store:
         return await asyncio.to_thread(run)
 
 
-def check_free(migrations: Sequence[Migration], spec: Spec) -> None:
-    """Refuse a new migration of a collection with these, the oldest first. Raises BadPlan."""
-    last = migrations[-1] if migrations else None
-    if last is not None and last.state not in OVER:
+def check_free(migrations: Sequence[Migration]) -> None:
+    """Refuse another migration of a collection with these, the oldest first. Raises BadPlan."""
+    if not migrations:
+        return
+    spec, state = migrations[-1].spec, migrations[-1].state
+    if state not in OVER:
         raise BadPlan(
             collection=spec.collection,
-            reason=f"it is being migrated already, to {last.spec.to_model!r}, and is {last.state}; "
-            "complete or cancel that one first",
+            reason=f"it is being migrated already, to {spec.to_model!r}, and is {state}; complete or cancel that first",
         )
-    if last is not None and last.state is State.COMPLETED and not last.drop_old:
+    if state is State.COMPLETED and not migrations[-1].drop_old:
         raise BadPlan(
             collection=spec.collection,
-            reason=f"its points are in {last.spec.target!r} since it was completed; "
+            reason=f"its points are in {spec.target!r} since it was completed; "
             f"crossfade migrate complete {spec.collection} --drop-old gives that one its name first",
         )
 

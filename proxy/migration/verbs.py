@@ -142,14 +142,21 @@ class Verbs:
 
     async def begin(self, say: Say, spec: Spec, update: Mapping[str, Any]) -> Migration:
         """Plan a migration unless one is planned already, and start it. Raises BadPlan."""
-        planned = [one for one in await self.store.read_all() if one.spec.collection == say.collection]
-        if planned and planned[-1].state is State.PLANNED and not planned[-1].started:
+        if await self.check_free(say.collection):
             return await self.start(say)
         if say.dry_run:
-            check_free(planned, spec)
             return Migration(id="dry run", spec=spec, started=True, **update)
         await self.store.plan(spec, say.actor, say.reason, **update)
         return await self.start(say)
+
+    async def check_free(self, collection: str) -> bool:
+        """Whether a migration of the collection is planned and only has to be started. Raises BadPlan when it has one
+        that stands against another."""
+        planned = [one for one in await self.store.read_all() if one.spec.collection == collection]
+        if planned and planned[-1].state is State.PLANNED and not planned[-1].started:
+            return True
+        check_free(planned)
+        return False
 
     async def start(self, say: Say) -> Migration:
         """Let the controller prepare, capture and copy."""

@@ -113,7 +113,7 @@ def test_limits_are_set_and_what_is_not_named_stays(api: TestClient) -> None:
         ("/docs é/start", {"typo": 1}, 400, "typo: Extra inputs are not permitted"),
         ("/docs é/dance", {}, 404, "there is no verb 'dance'"),
         ("/docs--new/start", {}, 400, "the target is the collection itself"),
-        ("/docs é/start", {}, 400, "it is being migrated already, to 'new', and is PLANNED; complete or cancel"),
+        ("/docs é/start", {}, 400, "it is being migrated already, to 'new', and is PLANNED; complete or cancel that"),
         ("/docs é/start", {"dry_run": True}, 400, "it is being migrated already"),
     ],
 )
