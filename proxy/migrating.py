@@ -26,6 +26,7 @@ from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
 from .migration.record import Migration
 from .migration.runner import Controller
+from .migration.sample import sample_folder
 from .migration.steer import Steer
 from .migration.steering import Wait, next_step, wishes_of
 from .migration.store import Store
@@ -91,7 +92,13 @@ class Migrations:
     def _tools(self, opened: _Opened) -> Tools:
         steer = Steer(opened.verbs, lambda: self._now, self.begin, self._watch)
         return Tools(
-            opened.store, opened.journal, opened.board, self._open_bench, self._watch.latency_ms, beside=steer.run
+            opened.store,
+            opened.journal,
+            opened.board,
+            self._open_bench,
+            self._watch.latency_ms,
+            beside=steer.run,
+            samples=sample_folder(self._now),
         )
 
     @property

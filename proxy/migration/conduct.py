@@ -7,8 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 from crossfade.backends.index import Index, IndexRefusedError
@@ -27,6 +28,7 @@ from .machine import CAPTURING, OVER, State
 from .pace import find_spend
 from .prepare import clean_up, prepare_target
 from .record import Checkpoint, Migration
+from .sample import Sampler, sample_path
 from .store import Lease, Store
 from .verifying import Verifying
 
@@ -61,7 +63,11 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tools:
-    """What every migration works with; `latency` gives the serving p99 in ms, None where nobody measures it."""
+    """What every migration works with.
+
+    `latency` gives the serving p99 in ms, None where nobody measures it; `samples` is the folder for what the workers
+    need to merge hits of both indexes, None where nobody does.
+    """
 
     store: Store
     journal: Journal
@@ -70,6 +76,7 @@ class Tools:
     latency: Callable[[], float | None] = lambda: None
     beside: Callable[[Callable[[], Lease]], Coroutine[object, object, None]] | None = None
     """What the leader does as well."""
+    samples: Path | None = None
 
 
 class Conduct:
@@ -145,6 +152,7 @@ class Conduct:
 
     async def _copy(self) -> None:
         """Copy, follow the writes and verify, until the state is another than those that ask for it."""
+        await self._open_sampler()
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(work()) for work in (self._backfill, self._converge, self._verify)]
@@ -153,6 +161,13 @@ class Conduct:
                     task.cancel()
         except ExceptionGroup as failures:
             raise _first(failures) from failures
+
+    async def _open_sampler(self) -> None:
+        if self._tools.samples is not None and self._lane.sampler is None:
+            spec = self._lane.spec
+            info = await self._bench.index.describe(spec.collection)
+            sampler = Sampler(sample_path(self._tools.samples, self._id), info.field(spec.field).distance)
+            self._lane = replace(self._lane, sampler=sampler)
 
     async def _watch(self) -> None:
         holding_since: float | None = None
@@ -222,6 +237,8 @@ class Conduct:
         elif record.drop_old:
             await self._bench.index.replace_by_alias(record.spec.collection, record.spec.target)
         await self._tools.journal.forget(self._id)
+        if self._tools.samples is not None:
+            sample_path(self._tools.samples, self._id).unlink(missing_ok=True)
         await self._lane.ledger.forget(self._id, self._hold())
         await self._change(lambda one: one.model_copy(update={"cleaned": True}), "cleaned up")
 

@@ -6,6 +6,7 @@ the first copy and a repair all come down to it. Run it again after a kill, and 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from .journal import Journal
 from .ledger import Ledger
 from .moving import LocalMover, Mover, Natives, Outcome
 from .record import Spec
+from .sample import Sampler
 from .store import Lease
+
+log = logging.getLogger("crossfade.migration.converge")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +41,7 @@ class Lane:
     ledger: Ledger
     claims: Claims
     hold: Callable[[], Lease]
+    sampler: Sampler | None = None  # keeps some points for the workers, which merge hits of both indexes by them
 
     @property
     def mover(self) -> Mover:
@@ -77,6 +82,7 @@ async def bring_over(lane: Lane, points: Sequence[PointId], mover: Mover | None 
         lane.hold()
         done = await (mover or lane.mover).move(wanted, natives, lane.hold)
         await _note(lane, done)
+        _keep(lane, done)
         await _forget_past(lane, natives, done)
     written = len(wanted) - len(done.gone)
     return Moved(written, len(done.gone), done.encoded, done.tokens, len(done.dead))
@@ -108,6 +114,18 @@ async def _note(lane: Lane, done: Outcome) -> None:
         healed=[*sound, *done.gone],
         lease=lease,
     )
+
+
+def _keep(lane: Lane, done: Outcome) -> None:
+    """Keep a sample of what was brought over; without it hits are merged by rank, so a full disk stops nothing."""
+    if lane.sampler is None:
+        return
+    lane.sampler.note(done.pairs, done.gone)
+    if lane.sampler.due:
+        try:
+            lane.sampler.write()
+        except OSError as error:
+            log.warning("%s: the sample of points is not written: %s", lane.migration, error)
 
 
 async def _forget_past(lane: Lane, natives: Natives, done: Outcome) -> None:

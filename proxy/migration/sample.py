@@ -22,6 +22,7 @@ from crossfade.backends.index import Distance, PointId
 from ..config import Config
 from ..telemetry import write_atomically
 from .keys import write_key
+from .places import FOLDER
 
 MOST: Final = 2_000
 _FEWEST: Final = 20  # below, nobody can use it
@@ -30,7 +31,7 @@ _GROWN: Final = 1.25  # so much larger, or so many points changed, and it is wri
 
 def sample_folder(config: Config) -> Path:
     """Where the samples of all migrations are."""
-    return config.state / "migrations"
+    return config.state / FOLDER
 
 
 def sample_path(folder: Path, migration: str) -> Path:
@@ -99,10 +100,6 @@ class Sampler:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, save({"keys": keys, "new": new, "old": old}, {"distance": self._distance}))
         self._changed, self._written = 0, len(pairs)
-
-    def forget(self) -> None:
-        """Remove the file: the migration is over."""
-        self._path.unlink(missing_ok=True)
 
 
 def _hash(point: PointId) -> int:

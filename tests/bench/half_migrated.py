@@ -54,9 +54,16 @@ RECIPE = Recipe("linear", ridge=1.0, pull=1.0, memory=Memory(32, 0.05, 0.6))
 
 def settings_of(judged: Judged, adapter: str) -> str:
     old, new = judged.old_documents.shape[1], judged.new_documents.shape[1]
+    # An encoder is named and never asked. Batches of 50 exact searches take their time: nothing shall fall back.
     return f"""
-models: {{old: {{dim: {old}}}, new: {{dim: {new}}}}}
-collections: {{docs: {{index_model: old, query_model: new, adapters: {{new: {adapter}}}}}}}
+models: {{old: {{dim: {old}}}, new: {{dim: {new}, encoder: {{python: "tests.proxy.encoding_function:encode"}}}}}}
+collections:
+  docs:
+    index_model: old
+    query_model: new
+    adapters: {{new: {adapter}}}
+    text: payload.row
+    migrate: {{to: new, fall_back_after: 60s}}
 """
 
 
@@ -109,6 +116,7 @@ def measure_share(
         migrating.write_sample(judged.new_documents, judged.old_documents, there.tolist())
     migrating.move(migrated=share)
     found = {one: mean(ask(migrating, judged.new_queries, one), judged) for one in STRATEGIES}
+    assert "crossfade_migration_fallbacks_total{" not in migrating.serving.metrics()
     offline = mean(merge_offline(judged, adapter, there, sample), judged)
     return {**found, "offline": offline, "pairs": adapter.card.pairs.count}
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,7 @@ class Scene:
     encoder: TestEncoder
     worker: ServingWorker
     record: Migration
+    samples: Path | None = None  # where the controller keeps a sample of what it brings over
 
     @property
     def id(self) -> str:
@@ -268,7 +270,7 @@ class Scene:
         async def open_bench(_: Migration) -> AsyncIterator[Bench]:
             yield Bench(self.index, self.encoder)
 
-        return Tools(self.store, self.journal, self.worker, open_bench)
+        return Tools(self.store, self.journal, self.worker, open_bench, samples=self.samples)
 
     @asynccontextmanager
     async def led(self, *, ttl: float = 30.0) -> AsyncIterator[None]:
