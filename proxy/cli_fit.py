@@ -69,7 +69,7 @@ def fit(
     metric: Annotated[
         Distance, typer.Option(help="What the index scores by, for files; a live collection knows it.")
     ] = Distance.COSINE,
-    field: Annotated[str, typer.Option(help="Named vector of the collection; default: the unnamed one.")] = "",
+    field: Annotated[str, typer.Option(help="Vector field of the collection; default: the unnamed or only one.")] = "",
     work: Annotated[
         Path | None,
         typer.Option(help="Where collected pairs are kept; default: beside --out.", show_default=False),

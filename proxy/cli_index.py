@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,10 +111,17 @@ class StoredDocuments:
         return [Document(point.id, point.vectors.get(self.field), said.get(point.id)) for point in points]
 
 
-async def check_field(index: Index, collection: str, field: str, dim: int, index_model: str) -> FieldInfo:
-    """A collection's vector field, compared with the configuration; raises UsageProblem when they do not agree."""
+async def check_field(
+    index: Index, collection: str, field: str, dim: int, index_model: str, configured: Container[str] = ()
+) -> FieldInfo:
+    """A collection's vector field, compared with the configuration; raises UsageProblem when they do not agree.
+
+    Where no field is named the only one is meant, unless it is `configured` by its own name.
+    """
     info = await index.describe(collection)
     found = next((one for one in info.fields if one.name == field), None)
+    if not field and len(info.fields) == 1 and info.fields[0].name not in configured:
+        found = info.fields[0]
     if found is None:
         names = ", ".join(repr(one.name) for one in info.fields) or "none"
         raise UsageProblem(f"collection {collection!r} has no dense vector {field!r}; it has {names}; say --field NAME")

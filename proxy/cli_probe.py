@@ -48,7 +48,7 @@ def probe(
     out: Annotated[Path, typer.Option(help="Folder for probe.html, probe.json and the collected pairs.")] = Path(
         "build/probe"
     ),
-    field: Annotated[str, typer.Option(help="Named vector of the collection; default: the unnamed one.")] = "",
+    field: Annotated[str, typer.Option(help="Vector field of the collection; default: the unnamed or only one.")] = "",
     method: Annotated[str, typer.Option(help="How the adapter is fitted.")] = "auto",
     budget: Annotated[
         str | None, typer.Option(help="Time for trying methods, such as 90s or 10m.", show_default=False)

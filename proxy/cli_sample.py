@@ -87,15 +87,16 @@ class Collecting:
         try:
             async with open_index(config, upstream) as index:
                 dim = config.models[field.index_model].dim
-                found_field = await check_field(index, self.collection, field.name, dim, field.index_model)
+                own = config.collections[self.collection].fields
+                found_field = await check_field(index, self.collection, field.name, dim, field.index_model, own)
                 count = await index.count(self.collection)
-                documents = StoredDocuments(index, self.collection, field.name, text)
+                documents = StoredDocuments(index, self.collection, found_field.name, text)
                 _say_kept(work)
                 with progress_bar("documents") as step:
                     found = await collect_pairs(documents, encoder, plan, work, parallel=parallel, progress=step)
             queries, mean = await self._queries(encoder), None
             if queries is None and config.detect.observe:
-                queries, mean = self.observed(config, field.name)
+                queries, mean = self.observed(config, found_field.name)
         finally:
             await encoder.close()
         _say_left_out(found.without_text, found.without_vector)

@@ -23,6 +23,7 @@ from crossfade.adapters.dataset import models_in, read_dataset, rows_of
 from crossfade.adapters.strategies import Scene, neighbours_as_truth
 from crossfade.adapters.vectors import unit_rows
 from crossfade.adapters.verdict import Truth
+from crossfade.backends.index import FieldInfo
 
 from .cli_collect import Plan, collect_pairs, read_batches
 from .cli_index import StoredDocuments, check_field, open_index
@@ -117,7 +118,7 @@ class Probing:
         )
         field, text = asked.find(config)
         async with _encoders(config, self.model, field.index_model) as (new, old):
-            sampled, metric, cost = await self._sample(config, field.name, field.index_model, text, new)
+            sampled, info, cost = await self._sample(config, field.name, field.index_model, text, new)
             if self.judged is not None:
                 fit = np.arange(len(sampled.source))
                 scene, truth, told = await _judged_scene(self.judged, (field.index_model, old), (self.model, new))
@@ -125,23 +126,24 @@ class Probing:
                 fit, searched = self._split(sampled)
                 scene, truth, told = await self._own_scene(sampled, searched, new, old)
         return Gathered(
-            self.collection, self.model, field.index_model, metric, sampled.source[fit], sampled.target[fit],
-            asked.observed(config, field.name) if config.detect.observe else (None, None),
+            self.collection, self.model, field.index_model, info.distance, sampled.source[fit], sampled.target[fit],
+            asked.observed(config, info.name) if config.detect.observe else (None, None),
             scene, truth, told, old is not None, cost,
         )  # fmt: skip
 
     async def _sample(
         self, config: Config, field: str, index_model: str, text: str, new: Encoder
-    ) -> tuple[Sampled, Metric, Cost]:
+    ) -> tuple[Sampled, FieldInfo, Cost]:
         upstream = config.collections[self.collection].upstream or ""
         settings = config.models[self.model]
         parallel = settings.encoder.chosen.concurrency  # type: ignore[union-attr]  # it was built
         endpoint = new.endpoint  # type: ignore[attr-defined]  # a ModelEncoder has one
         plan = Plan(upstream, self.collection, field, index_model, self.model, endpoint, text, self.sample, self.seed)
         async with open_index(config, upstream) as index:
-            info = await check_field(index, self.collection, field, config.models[index_model].dim, index_model)
+            own = config.collections[self.collection].fields
+            info = await check_field(index, self.collection, field, config.models[index_model].dim, index_model, own)
             count = await index.count(self.collection)
-            documents = StoredDocuments(index, self.collection, field, text)
+            documents = StoredDocuments(index, self.collection, info.name, text)
             started, steps = time.monotonic(), [0]
             with progress_bar("documents") as step:
 
@@ -155,7 +157,7 @@ class Probing:
         sampled = Sampled(unit_rows(found.source), unit_rows(found.target), texts, count)
         rate = encoded / seconds if encoded >= 64 else await _measure_rate(self.model, config, list(texts.values()))
         characters = float(np.mean([len(text) for text in texts.values()]))
-        return sampled, info.distance, Cost(count, len(found.source), rate, characters, settings.dim)
+        return sampled, info, Cost(count, len(found.source), rate, characters, settings.dim)
 
     def _split(self, sampled: Sampled) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows to fit on, and rows to search: the others, and of the fitted ones the share of the collection."""

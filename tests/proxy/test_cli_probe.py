@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 from qdrant_client import QdrantClient, models
 
 from crossfade.backends.embedded import QdrantServer
+from crossfade.backends.embedded.milvus import MilvusServer
 
 from .cli_runs import Run, make_run
 
@@ -51,6 +53,10 @@ collections:
   docs: {{index_model: old, text: payload.text}}
 """
 OLD_ENCODER = ', encoder: {python: "probe_test_encoders:old"}'
+MILVUS = """
+listen: {{milvus: "127.0.0.1:0"}}
+upstreams: {{main: {{kind: milvus, grpc: "127.0.0.1:{grpc}"}}}}
+""" + CONFIG[CONFIG.index("models:") :]
 
 
 def texts(words: int = 30) -> list[str]:
@@ -147,6 +153,27 @@ def test_a_probe_makes_queries_of_the_documents_and_reports_in_the_terminal_as_j
     assert [address for address in page.fetched if not address.startswith("#")] == []
     assert told["recommendation"] in page.said
     assert json.loads((tmp_path / "out" / "probe.json").read_text())["strategies"] == told["strategies"]
+
+
+def test_a_probe_of_the_same_documents_in_milvus_says_the_same(
+    run: Run, tmp_path: Path, server: QdrantServer, encoders: Any
+) -> None:
+    qdrant = told_by(run, *configure(tmp_path, server))
+    words = configure(tmp_path, server)
+    with MilvusServer(tmp_path / "data") as milvus:
+        client = MilvusClient(f"http://127.0.0.1:{milvus.port}")
+        client.create_collection("docs", dimension=OLD_DIM, vector_field_name="emb")
+        vectors = encoders.old(texts(), "passage").tolist()
+        client.insert("docs", [{"id": at, "emb": vectors[at], "text": text} for at, text in enumerate(texts())])
+        client.close()
+        config = tmp_path / "crossfade.yaml"
+        config.write_text(MILVUS.format(grpc=milvus.port, old_encoder=OLD_ENCODER))
+        told = told_by(run, words[0], config, *words[2:-1], tmp_path / "milvus")
+    lines, others = by_strategy(told), by_strategy(qdrant)
+    assert lines.keys() == others.keys()
+    for name, line in lines.items():
+        assert line["ndcg10"] == pytest.approx(others[name]["ndcg10"], abs=1e-3), name
+    assert (told["recommendation"], told["cost"]["documents"]) == (qdrant["recommendation"], COUNT)
 
 
 def test_without_the_old_models_encoder_a_probe_says_what_is_missing_to_decide(

@@ -54,7 +54,8 @@ def fill(uri: str) -> None:
 @pytest.mark.parametrize("embedded", [True, False])
 def test_an_adapter_is_fitted_from_a_live_collection(run: Run, tmp_path: Path, embedded: bool) -> None:
     data, config = tmp_path / "data", tmp_path / "crossfade.yaml"
-    words = ("fit", "--from-collection", config, "docs", "--model", "new", "--field", "emb", "--sample", 150)
+    words: tuple[object, ...] = ("fit", "--from-collection", config, "docs", "--model", "new", "--sample", 150)
+    words += ("--field", "emb") if embedded else ()  # the only one need not be named
     with MilvusServer(data) as server:
         fill(f"http://127.0.0.1:{server.port}")
         if not embedded:
@@ -76,6 +77,9 @@ def test_a_field_that_is_not_there_is_told_with_those_that_are(run: Run, tmp_pat
         fill(f"http://127.0.0.1:{server.port}")
         config = tmp_path / "crossfade.yaml"
         config.write_text(CONFIG.format(upstream=f'grpc: "127.0.0.1:{server.port}"'))
-        ran = run("fit", "--from-collection", config, "docs", "--model", "new")
-    assert ran.code == 1
-    assert "has no dense vector ''; it has 'emb'; say --field NAME" in ran.err
+        ran = run("fit", "--from-collection", config, "docs", "--model", "new", "--field", "title")
+        config.write_text(config.read_text().replace("text: title", "fields: {emb: {query_model: old}}, text: title"))
+        own = run("fit", "--from-collection", config, "docs", "--model", "new")
+    assert (ran.code, own.code) == (1, 1)
+    assert "has no dense vector 'title'; it has 'emb'; say --field NAME" in ran.err
+    assert "has no dense vector ''; it has 'emb'; say --field NAME" in own.err  # emb has settings of its own
