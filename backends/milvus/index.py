@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,9 @@ from pymilvus.exceptions import MilvusException
 from ..dialect import Float32
 from ..index import CollectionInfo, Distance, FieldInfo, Hits, IndexHealth, IndexRefusedError, Page, Point, PointId
 from ..payload_text import compile_text
-from .entities import Fields, read_entity, read_fields, write_entity
+from ..sampling import draw_ids
+from .copying import NotCopiableError, copy_collection
+from .entities import Fields, read_entity, read_fields, write_entity, write_queries
 from .message import split_collection
 
 Result = TypeVar("Result")
@@ -50,6 +51,7 @@ class MilvusIndex:
     def __init__(self, connect: Callable[[str], MilvusClient]) -> None:
         self._connect = connect
         self._clients: dict[str, MilvusClient] = {}
+        self._in_order: bool | None = None  # asked once
 
     async def _ask(self, collection: str, work: Callable[[MilvusClient, str], Result]) -> Result:
         """Do blocking work with the client of the collection's database."""
@@ -101,7 +103,9 @@ class MilvusIndex:
         least: PointId = start if start is not None else ("" if fields.text_ids else -(1 << 63) + 1)
 
         def list_ids(client: MilvusClient, name: str) -> list[PointId]:
-            part: dict[str, Any] = {"limit": limit + 1, **_IN_ORDER} if _lists_in_order(client) else {}
+            if self._in_order is None:
+                self._in_order = _lists_in_order(client)
+            part: dict[str, Any] = {"limit": limit + 1, **_IN_ORDER} if self._in_order else {}
             asked = f"{fields.key} >= {_literal(least)}"
             rows = client.query(name, filter=asked, output_fields=[fields.key], **_STRONG, **part)
             return sorted(row[fields.key] for row in rows)
@@ -110,21 +114,8 @@ class MilvusIndex:
         return Page(ids[:limit], ids[limit] if len(ids) > limit else None)
 
     async def sample_ids(self, collection: str, n: int, seed: int) -> Sequence[PointId]:
-        """Up to `n` different ids: a seeded reservoir over all ids (one call for every 10,000 points)."""
-        chance = random.Random(seed)
-        reservoir: list[PointId] = []
-        seen = 0
-        page = await self.list_ids(collection, None, _PAGE)
-        while True:
-            for point in page.ids:
-                seen += 1
-                if len(reservoir) < n:
-                    reservoir.append(point)
-                elif (at := chance.randrange(seen)) < n:
-                    reservoir[at] = point
-            if page.next is None:
-                return reservoir
-            page = await self.list_ids(collection, page.next, _PAGE)
+        """Up to `n` different ids, drawn from all of them (one call for every 10,000 points)."""
+        return await draw_ids(lambda start: self.list_ids(collection, start, _PAGE), n, seed)
 
     async def fetch(
         self, collection: str, ids: Sequence[PointId], fields: Sequence[str] | None = None, *, payload: bool = True
@@ -132,7 +123,7 @@ class MilvusIndex:
         """The points of these ids, in this order, without those that do not exist; `fields` None: all vectors."""
         known = await self._fields(collection)
         vectors = [*known.dims, *known.sparse] if fields is None else list(fields)
-        wanted = [*vectors, *([*known.scalars, *known.dynamic] if payload else [])]
+        wanted = [*vectors, *(known.payload if payload else [])]
         rows = await self._get(collection, ids, [known.key, *wanted])
         found = {row[known.key]: read_entity(row, known, vectors) for row in rows}
         return [found[point] for point in ids if point in found]
@@ -155,6 +146,9 @@ class MilvusIndex:
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:
         """Write whole points; reads with strong consistency see them at once."""
         known = await self._fields(collection)
+        if known.auto_ids and points:
+            reason = "Milvus gives out its ids (autoID), so points cannot be written under theirs"
+            raise IndexRefusedError(collection, reason, retryable=False)
         for first in range(0, len(points), _WRITTEN):
             rows = [write_entity(point, known) for point in points[first : first + _WRITTEN]]
             await self._ask(collection, lambda client, name, rows=rows: client.upsert(name, rows))  # type: ignore[misc]  # bound now
@@ -167,7 +161,8 @@ class MilvusIndex:
     async def create_like(self, source: str, target: str, dims: Mapping[str, int]) -> None:
         """Create an empty collection with the schema and indexes of another, but these dims by field, and load it.
 
-        Both are of one database. Raises KeyError for a field that the source does not have.
+        Both are of one database. The new one does not give out ids (autoID), since points keep theirs. Raises KeyError
+        for a field that the source does not have.
         """
         info = await self.describe(source)
         for name in dims:
@@ -175,9 +170,10 @@ class MilvusIndex:
         _, new = split_collection(target)
 
         def create(client: MilvusClient, name: str) -> None:
-            from .copying import copy_collection
-
-            copy_collection(client, name, new, dims, _indexes(client, name))
+            try:
+                copy_collection(client, name, new, dims, _indexes(client, name))
+            except NotCopiableError as error:
+                raise IndexRefusedError(source, f"cannot be made anew: {error}", retryable=False) from error
 
         await self._ask(source, create)
 
@@ -202,10 +198,11 @@ class MilvusIndex:
         Milvus searches with the index the field has; `exact` cannot be asked for where that is not a FLAT one.
         """
         hits: list[Hits] = []
+        form = (await self._fields(collection)).forms.get(name, "float")
         for first in range(0, len(rows), _QUERIES):
-            data = rows[first : first + _QUERIES].tolist()
+            data = write_queries(rows[first : first + _QUERIES], form)
 
-            def search(client: MilvusClient, stored: str, data: list[list[float]] = data) -> Any:
+            def search(client: MilvusClient, stored: str, data: list[Any] = data) -> Any:
                 return client.search(stored, data, anns_field=name, limit=k, **_STRONG)
 
             for found in await self._ask(collection, search):
@@ -243,7 +240,12 @@ def judge_health(points: int, load_state: str, indexes: Sequence[Mapping[str, An
 
 
 def _lists_in_order(client: MilvusClient) -> bool:
-    version = re.match(r"v?(\d+)\.(\d+)", client.get_server_version())
+    try:
+        version = re.match(r"v?(\d+)\.(\d+)", client.get_server_version())
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # milvus-lite 2
+            return False
+        raise
     return version is None or (int(version[1]), int(version[2])) >= _FIRST_IN_ORDER
 
 

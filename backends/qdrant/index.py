@@ -5,7 +5,6 @@ Imported by name only (crossfade.backends.qdrant.index): the library costs 65 MB
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -20,6 +19,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from ..dialect import Float32
 from ..index import CollectionInfo, Distance, FieldInfo, Hits, IndexHealth, IndexRefusedError, Page, Point, PointId
 from ..payload_text import compile_text
+from ..sampling import draw_ids
 from .index_settings import copy_settings
 from .points import read_point, write_point
 
@@ -78,21 +78,8 @@ class QdrantIndex:
         return Page([_plain_id(record.id) for record in records], None if following is None else _plain_id(following))
 
     async def sample_ids(self, collection: str, n: int, seed: int) -> Sequence[PointId]:
-        """Up to `n` different ids: a seeded reservoir over all ids (one call for every 10,000 points)."""
-        chance = random.Random(seed)
-        reservoir: list[PointId] = []
-        seen = 0
-        page = await self.list_ids(collection, None, _PAGE)
-        while True:
-            for point in page.ids:
-                seen += 1
-                if len(reservoir) < n:
-                    reservoir.append(point)
-                elif (at := chance.randrange(seen)) < n:
-                    reservoir[at] = point
-            if page.next is None:
-                return reservoir
-            page = await self.list_ids(collection, page.next, _PAGE)
+        """Up to `n` different ids, drawn from all of them (one call for every 10,000 points)."""
+        return await draw_ids(lambda start: self.list_ids(collection, start, _PAGE), n, seed)
 
     async def fetch(
         self, collection: str, ids: Sequence[PointId], fields: Sequence[str] | None = None, *, payload: bool = True

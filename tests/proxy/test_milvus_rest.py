@@ -1,13 +1,12 @@
 """Milvus's REST through a running Crossfade, on the same port as gRPC.
 
 v2 is held against a recording upstream that answers as Milvus's documentation says, since no server that can be
-installed without containers speaks it. v1 is held against a real Milvus 2.3 too, where CROSSFADE_MILVUS names one.
+installed without containers speaks it. v1 is held against a real Milvus 2.3 too.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,6 @@ collections:
   docs: {index_model: old, query_model: new, adapters: {new: adapters/new}}
   crossfade_rest: {index_model: old, query_model: new, adapters: {new: adapters/new}}
 """
-REAL = next(iter(filter(None, os.environ.get("CROSSFADE_MILVUS", "").split(","))), None)
 ROWS = np.random.default_rng(4).normal(size=(3, NEW)).astype(np.float32)
 
 
@@ -133,14 +131,13 @@ def test_what_carries_no_vector_passes_byte_for_byte(milvus: MilvusServing, desc
     assert (described.rest.last.path, described.rest.last.body) == (path, body)
 
 
-@pytest.mark.skipif(REAL is None, reason="CROSSFADE_MILVUS names no running Milvus 2.3")
 def test_rest_v1_of_a_real_milvus_takes_and_gives_new_model_vectors(
-    tmp_path: Path, milvus_adapter: Adapter, directory: Path
+    tmp_path: Path, milvus_adapter: Adapter, directory: Path, real_milvus: str
 ) -> None:
     (tmp_path / "adapters").symlink_to(directory / "adapters")
     name = "crossfade_rest"
-    with start_milvus_serving(tmp_path, f'grpc: "{REAL}"', SETTINGS) as serving:
-        direct = f"http://{REAL}/v1/vector"
+    with start_milvus_serving(tmp_path, f'grpc: "{real_milvus}"', SETTINGS) as serving:
+        direct = f"http://{real_milvus}/v1/vector"
         httpx.post(f"{direct}/collections/drop", json={"collectionName": name})
         made = {"collectionName": name, "dimension": OLD, "metricType": "L2"}
         assert httpx.post(f"{direct}/collections/create", json=made).json()["code"] == 200

@@ -1,8 +1,7 @@
 """Unmodified pymilvus through Crossfade with nothing to map: the same answers and the same errors as asked directly.
 
-Runs with the pymilvus of this environment on an embedded Milvus. CROSSFADE_PYMILVUS names further interpreters that
-have other versions of pymilvus, and CROSSFADE_MILVUS the address of a running Milvus 2.3 (docs/milvus.md says how to
-get both), each separated by commas.
+Runs with the pymilvus of this environment on an embedded Milvus and on a real one. CROSSFADE_PYMILVUS names further
+interpreters that have other versions of pymilvus, separated by commas (docs/milvus.md says how to get them).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from tests.proxy.serving import free_ports
 
 SCRIPT = Path(__file__).with_name("milvus_client_run.py")
 PYTHONS = [sys.executable, *filter(None, os.environ.get("CROSSFADE_PYMILVUS", "").split(","))]
-UPSTREAMS = ["lite", *filter(None, os.environ.get("CROSSFADE_MILVUS", "").split(","))]
+UPSTREAMS = ["lite", "milvus23"]
 SETTINGS = """
 models: {only: {dim: 16}, new: {dim: 24}}
 collections: {read: {index_model: only}, read_orm: {index_model: only}, read_hybrid: {index_model: only}}
@@ -38,8 +37,8 @@ class Upstream:
 
 @pytest.fixture(scope="module")
 def upstream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    if request.param != "lite":
-        yield Upstream("milvus23", request.param)
+    if request.param == "milvus23":
+        yield Upstream(request.param, request.getfixturevalue("real_milvus"))
         return
     pytest.importorskip("milvus_lite")
     (port,) = free_ports(1)

@@ -1,0 +1,114 @@
+"""Milvus servers that come as PyPI packages and are no dependency: the real 2.3.5, and milvus-lite's C++ engine.
+
+They are installed into a folder that later runs find again; without a way to install them, tests that need them are
+skipped and say so. CROSSFADE_MILVUS names a running Milvus to be used instead of the installed 2.3.5.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+
+from tests.proxy.serving import free_ports, wait_until
+
+_CACHE = Path(tempfile.gettempdir()) / f"crossfade-tests-{os.getuid()}"
+_REAL = """
+import os, signal, sys, time
+from milvus import MilvusServer, MilvusServerConfig
+server = MilvusServer(MilvusServerConfig())
+server.set_base_dir(sys.argv[1])
+server.listen_port = int(sys.argv[2])
+server.start()
+ended, parent = [], os.getppid()
+signal.signal(signal.SIGTERM, lambda *told: ended.append(told))
+while not ended and os.getppid() == parent:
+    time.sleep(0.2)
+server.stop()
+"""
+
+
+def install(requirement: str) -> Path:
+    """The folder with a package, installed now or by an earlier run; skips the test where it cannot be installed."""
+    folder = _CACHE / requirement
+    done = folder / ".installed"
+    if not done.exists():
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), requirement]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if ran.returncode != 0:
+            pytest.skip(f"{requirement} cannot be installed here: {ran.stderr.strip().splitlines()[-1:]}")
+        done.touch()
+    return folder
+
+
+@contextmanager
+def start_real(data: Path) -> Iterator[str]:
+    """Run the real Milvus 2.3.5; gives its address."""
+    package = install("milvus==2.3.5")
+    port, *others = free_ports(4)
+    command = [sys.executable, "-c", _REAL, str(data), str(port)]
+    environment = {"PYTHONPATH": str(package), **_place_beside_others(data.with_suffix(".etcd.yaml"), *others)}
+    with _run(command, data.with_suffix(".log"), port, environment, subprocess.Popen.terminate):
+        yield f"127.0.0.1:{port}"
+
+
+def _place_beside_others(etcd: Path, metrics: int, clients: int, peers: int) -> dict[str, str]:
+    """What moves the ports that are the same for every Milvus: 9091 for metrics, 2379 and 2380 for its etcd."""
+    settings = {
+        "name": "default",
+        "listen-client-urls": f"http://127.0.0.1:{clients}",
+        "advertise-client-urls": f"http://127.0.0.1:{clients}",
+        "listen-peer-urls": f"http://127.0.0.1:{peers}",
+        "initial-advertise-peer-urls": f"http://127.0.0.1:{peers}",
+        "initial-cluster": f"default=http://127.0.0.1:{peers}",
+    }
+    etcd.write_text(yaml.safe_dump(settings))
+    return {"METRICS_PORT": str(metrics), "ETCD_CONFIG_PATH": str(etcd)}
+
+
+@contextmanager
+def start_cpp_lite(data: Path) -> Iterator[str]:
+    """Run milvus-lite 2.5's engine, which stores half-precision vectors; gives its address."""
+    libraries = install("milvus-lite==2.5.1") / "milvus_lite" / "lib"
+    (port,) = free_ports(1)
+    command = [str(libraries / "milvus"), str(data.with_suffix(".db")), f"127.0.0.1:{port}", "ERROR"]
+    environment = {"LD_LIBRARY_PATH": str(libraries)}
+    with _run(command, data.with_suffix(".log"), port, environment, subprocess.Popen.kill):
+        yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def _run(
+    command: list[str],
+    log: Path,
+    port: int,
+    environment: dict[str, str],
+    end: Callable[[subprocess.Popen[bytes]], None],
+) -> Iterator[None]:
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment})
+    try:
+        told = f"{command[0]} serves; see {log}"
+        wait_until(lambda: process.poll() is not None or _is_ready(port), 90, told)
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
+        yield
+    finally:
+        end(process)
+        process.wait(30)
+
+
+def _is_ready(port: int) -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=0.5)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
