@@ -7,6 +7,7 @@ skipped and say so. CROSSFADE_MILVUS names a running Milvus to be used instead o
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,16 +25,22 @@ _CACHE = Path(tempfile.gettempdir()) / f"crossfade-tests-{os.getuid()}"
 _REAL = """
 import os, signal, sys, time
 from milvus import MilvusServer, MilvusServerConfig
-server = MilvusServer(MilvusServerConfig())
-server.set_base_dir(sys.argv[1])
-server.listen_port = int(sys.argv[2])
-server.start()
 ended, parent = [], os.getppid()
 signal.signal(signal.SIGTERM, lambda *told: ended.append(told))
-while not ended and os.getppid() == parent:
-    time.sleep(0.2)
-server.stop()
+config = MilvusServerConfig()
+ports = [key for key in config.configurable_items if key.endswith("_port")]
+config.update(**dict(zip(ports, sys.argv[2:])))
+server = MilvusServer(config)
+server.set_base_dir(sys.argv[1])
+try:
+    server.start()
+    print("port", server.listen_port, flush=True)
+    while not ended and os.getppid() == parent:
+        time.sleep(0.2)
+finally:
+    server.stop()
 """
+_PORTS = 12  # at least as many as its parts listen on
 
 
 def install(requirement: str) -> Path:
@@ -53,11 +60,17 @@ def install(requirement: str) -> Path:
 def start_real(data: Path) -> Iterator[str]:
     """Run the real Milvus 2.3.5; gives its address."""
     package = install("milvus==2.3.5")
-    port, *others = free_ports(4)
-    command = [sys.executable, "-c", _REAL, str(data), str(port)]
-    environment = {"PYTHONPATH": str(package), **_place_beside_others(data.with_suffix(".etcd.yaml"), *others)}
-    with _run(command, data.with_suffix(".log"), port, environment, subprocess.Popen.terminate):
-        yield f"127.0.0.1:{port}"
+    *own, metrics, clients, peers = free_ports(_PORTS + 3)
+    command = [sys.executable, "-c", _REAL, str(data), *map(str, own)]
+    places = _place_beside_others(data.with_suffix(".etcd.yaml"), metrics, clients, peers)
+    log = data.with_suffix(".log")
+
+    def told_port() -> str | None:
+        found = re.search(r"^port (\d+)$", log.read_text(errors="replace"), re.MULTILINE)
+        return found and found[1]
+
+    with _run(command, log, lambda: told_port() is not None, {"PYTHONPATH": str(package), **places}):
+        yield f"127.0.0.1:{told_port()}"
 
 
 def _place_beside_others(etcd: Path, metrics: int, clients: int, peers: int) -> dict[str, str]:
@@ -81,28 +94,26 @@ def start_cpp_lite(data: Path) -> Iterator[str]:
     (port,) = free_ports(1)
     command = [str(libraries / "milvus"), str(data.with_suffix(".db")), f"127.0.0.1:{port}", "ERROR"]
     environment = {"LD_LIBRARY_PATH": str(libraries)}
-    with _run(command, data.with_suffix(".log"), port, environment, subprocess.Popen.kill):
+    with _run(command, data.with_suffix(".log"), lambda: _is_ready(port), environment):
         yield f"127.0.0.1:{port}"
 
 
 @contextmanager
-def _run(
-    command: list[str],
-    log: Path,
-    port: int,
-    environment: dict[str, str],
-    end: Callable[[subprocess.Popen[bytes]], None],
-) -> Iterator[None]:
+def _run(command: list[str], log: Path, ready: Callable[[], bool], environment: dict[str, str]) -> Iterator[None]:
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment})
     try:
         told = f"{command[0]} serves; see {log}"
-        wait_until(lambda: process.poll() is not None or _is_ready(port), 90, told)
+        wait_until(lambda: process.poll() is not None or ready(), 90, told)
         assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         yield
     finally:
-        end(process)
-        process.wait(30)
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _is_ready(port: int) -> bool:

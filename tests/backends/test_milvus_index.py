@@ -193,10 +193,12 @@ async def test_a_refusal_says_which_collection_and_why(index: MilvusIndex) -> No
     assert not raised.value.retryable
 
 
-async def test_a_loaded_collection_is_healthy(index: MilvusIndex, uri: str) -> None:
-    name, _ = make(uri)
+async def test_a_loaded_collection_is_healthy(client: MilvusClient, index: MilvusIndex) -> None:
+    name, schema, indexes = begin(client)
+    client.create_collection(name, schema=schema, index_params=indexes)
+    client.insert(name, [{"pk": at, "emb": row.tolist()} for at, row in enumerate(rows(6, 4))])
     health = await index.health(name)
-    assert (health.points, health.broken) == (60, None)
+    assert (health.points, health.broken) == (6, None)
 
 
 def test_waiting_rows_are_told_and_a_collection_that_is_not_loaded_is_broken() -> None:
