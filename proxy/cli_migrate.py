@@ -156,7 +156,7 @@ def set_limits(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="workers, rate, hours, flag_file, latency_ms, max_tokens, batch_seconds, strategy; "
+            help="engine, workers, rate, hours, flag_file, latency_ms, max_tokens, batch_seconds, strategy; "
             "KEY=none takes a limit away.",
             show_default=False,
         ),

@@ -89,6 +89,19 @@ class Migrate(Section):
     """How long a write with wait may wait to be readable in the new index, once that serves; 0: not at all."""
 
 
+class Ray(Section):
+    """The Ray cluster of migrations whose pace names the engine ray."""
+
+    address: str | None = None
+    """Address of the cluster: auto, ray://host:10001; default: one that is started on this machine."""
+    actors: int = Field(default=2, ge=1, le=10_000)
+    """Actors that read, encode and write; give the pace two workers or more for each."""
+    cpus: float = Field(default=1.0, ge=0)
+    """Cores that an actor takes."""
+    gpus: float = Field(default=0.0, ge=0)
+    """Graphics processors that an actor takes; 0.5: two actors share one."""
+
+
 class Databases(Section):
     """Where migrations are kept. One machine needs none of these keys."""
 
@@ -96,6 +109,8 @@ class Databases(Section):
     """Database URL of the migrations' state; default: an SQLite file in `state`. Several machines: PostgreSQL."""
     journal: DatabaseUrl | None = None
     """Database URL of the journal of written keys; default: another SQLite file in `state`."""
+    ray: Ray = Ray()
+    """The Ray cluster, for the engine ray."""
 
 
 def name_target(collection: str, migrate: Migrate, kind: str) -> str:

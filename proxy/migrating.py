@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from crossfade.backends.payload_text import compile_text
 
 from .background import Background
 from .cli_index import open_index
@@ -22,9 +25,11 @@ from .migration.board import Board
 from .migration.conduct import Bench, Tools
 from .migration.errors import NotConfigured
 from .migration.journal import Journal
+from .migration.moving import LocalMover
 from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
-from .migration.record import Migration
+from .migration.ray_mover import RayMovers
+from .migration.record import Migration, Spec
 from .migration.runner import Controller
 from .migration.sample import sample_folder
 from .migration.steer import Steer
@@ -116,10 +121,12 @@ class Migrations:
             raise NotConfigured(collection=record.spec.collection, having=[])
         # Every text is encoded once, and what is encoded again is to be compared: nothing is to be kept.
         encoder = build_encoder(record.spec.to_model, model.model_copy(update={"cache": 0}), background=True)
+        movers = RayMovers(config.migrations.ray, record.spec.collection, partial(open_mover, config, record.spec))
         try:
             async with open_index(config, upstream) as index:
-                yield Bench(index, encoder)
+                yield Bench(index, encoder, movers)
         finally:
+            movers.close()
             await encoder.close()
 
     @property
@@ -173,6 +180,16 @@ class Migrations:
             self._opened.journal.shut()
             self._opened.store.shut()
             self._opened = None
+
+
+async def open_mover(config: Config, spec: Spec) -> LocalMover:
+    """What an actor on another machine works with; it stays open for as long as its process lives."""
+    upstream = collection_upstream(config, config.collections[spec.collection])
+    assert upstream is not None  # the bench was opened with it
+    index = await AsyncExitStack().enter_async_context(open_index(config, upstream))
+    model = config.models[spec.to_model].model_copy(update={"cache": 0})
+    encoder = build_encoder(spec.to_model, model, background=True)
+    return LocalMover(spec, index, encoder, compile_text(spec.text))
 
 
 def _may_have_any(config: Config) -> bool:

@@ -19,6 +19,7 @@ from crossfade.backends.index import IndexRefusedError
 from ..errors import EncoderFailed
 from .converge import Lane, Moved, bring_over
 from .gate import Gate
+from .moving import Mover
 from .pace import next_batch
 from .record import Migration, Tally
 from .walk import Span, Walk
@@ -34,8 +35,10 @@ log = logging.getLogger("crossfade.migration.backfill")
 class Backfill:
     """One walk of one migration."""
 
-    def __init__(self, lane: Lane, gate: Gate, record: Migration) -> None:
-        self._lane, self._gate = lane, gate
+    def __init__(
+        self, lane: Lane, gate: Gate, record: Migration, mover_of: Callable[[Migration], Awaitable[Mover | None]]
+    ) -> None:
+        self._lane, self._gate, self._mover_of = lane, gate, mover_of
         self._walk = Walk(lane.index, lane.spec.collection, lane.spec.target, record.checkpoint)
         self._batch = _FIRST_BATCH
         self._workers = record.pace.workers
@@ -60,11 +63,11 @@ class Backfill:
     async def _page(self, span: Span, record: Migration) -> None:
         ids = span.ids
         size = max(1, self._batch)
-        moved = Moved()
+        moved, mover = Moved(), await self._mover_of(record)
         for first in range(0, max(1, len(ids)), size):
             batch = ids[first : first + size]
             began = time.monotonic()
-            moved += await self._patiently(partial(bring_over, self._lane, batch))
+            moved += await self._patiently(partial(bring_over, self._lane, batch, mover))
             if len(batch) == size:
                 self._batch = next_batch(size, time.monotonic() - began, record.pace.batch_seconds)
             await self._gate.pay(record.pace.rate, len(batch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +20,12 @@ from ..errors import CrossfadeError, EncoderFailed
 from .backfill import Backfill, add_to, patiently
 from .claims import Claims
 from .converge import Lane, Moved, converge
-from .errors import IllegalMove, LeaseLost, MigrationStorageError
+from .errors import BadPlan, IllegalMove, LeaseLost, MigrationStorageError
 from .gate import Gate
 from .journal import Journal
 from .ledger import Ledger
 from .machine import CAPTURING, OVER, State
+from .moving import Mover
 from .pace import find_spend
 from .prepare import clean_up, prepare_target
 from .record import Checkpoint, Migration
@@ -55,10 +56,11 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """What one migration works with: the database of both collections, and the new model's encoder."""
+    """What one migration works with: the database of both collections, the new model's encoder, and Ray's movers."""
 
     index: Index
     encoder: Encoder
+    ray: Callable[[], Awaitable[Mover]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,8 +204,15 @@ class Conduct:
                 await self._tools.journal.clear(self._id, [mark])
             record = await self._store.read(self._id)
             if not record.checkpoint.done:
-                await Backfill(self._lane, self._gate, record).run()
+                await Backfill(self._lane, self._gate, record, self._mover_of).run()
             await asyncio.sleep(_SELDOM_SECONDS)
+
+    async def _mover_of(self, record: Migration) -> Mover | None:
+        if record.pace.engine == "local":
+            return None
+        if self._bench.ray is None:
+            raise BadPlan(collection=record.spec.collection, reason="engine ray is not set up here")
+        return await self._bench.ray()
 
     async def _converge(self) -> None:
         while True:

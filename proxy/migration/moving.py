@@ -21,6 +21,7 @@ from ..encoders import Encoder
 from .journal import Native
 from .ledger import sign_vector
 from .record import Spec
+from .store import Lease
 from .texts import count_tokens, encode_texts
 
 _SAME: Final = 0.9999  # cosine above which a stored vector is the one that was written
@@ -49,7 +50,7 @@ class Outcome:
 class Mover(Protocol):
     """Who does it."""
 
-    async def move(self, points: Sequence[PointId], natives: Natives, check: Callable[[], object]) -> Outcome:
+    async def move(self, points: Sequence[PointId], natives: Natives, check: Callable[[], Lease]) -> Outcome:
         """Make the target agree with the old index in these points.
 
         `check` raises when nothing may be written any more. Raises IndexRefusedError, EncoderFailed, what `check` does.

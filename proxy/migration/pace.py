@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +18,8 @@ _GROW, _SHRINK = 1.5, 0.5
 class Pace(Section):
     """The operator's limits; None is no limit."""
 
+    engine: Literal["local", "ray"] = "local"
+    """Where it runs: in this process, or in the actors of a Ray cluster (`migrations.ray`)."""
     workers: int = Field(default=4, ge=1, le=64)
     """Batches at the same time: one is read or written while others are encoded."""
     rate: float | None = Field(default=None, gt=0)

@@ -79,7 +79,7 @@ class Controller:
     async def _lead_if_free(self) -> None:
         asked = time.monotonic()
         lease = await self._tools.store.acquire(LEASE, self._holder, self._ttl)
-        if lease is None and self._presence.proves:
+        if lease is None and self._presence.proves and not await self._elsewhere():
             last = await self._tools.store.leader(LEASE)
             await asyncio.sleep(_ARRIVED_SECONDS)
             asked = time.monotonic()
@@ -99,6 +99,10 @@ class Controller:
         except asyncio.CancelledError:  # a clean end: whoever follows need not wait for the lease to expire
             await self._tools.store.release(held())
             raise
+
+    async def _elsewhere(self) -> bool:
+        """Whether actors on other machines may outlive the controller that has ended: its lease limits them."""
+        return any(one.pace.engine != "local" for one in await self._tools.store.read_all() if one.state not in OVER)
 
     async def _renew(self, held: Held) -> None:
         while True:
