@@ -34,6 +34,7 @@ class Board:
     serving: Callable[[], Sequence[int]]
     _published: dict[str, MigrationView] = field(default_factory=dict)
     _looked: dict[str, int] = field(default_factory=dict)
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Publish what changes, until cancelled; a store that cannot be read leaves the last views standing."""
@@ -46,7 +47,14 @@ class Board:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def look(self) -> None:
-        """Read the store, and publish if that says anything new. Raises MigrationStorageError."""
+        """Read the store, and publish if that says anything new. Raises MigrationStorageError.
+
+        One at a time: records read earlier must not be published later, when workers have acknowledged newer ones.
+        """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         records = await self.store.read_all()
         views = {view.id: view for view in views_of(records)}
         if {key: _told(view) for key, view in views.items()} != {

@@ -50,7 +50,7 @@ def test_a_model_is_enough_and_the_rest_is_filled_in() -> None:
         "none",
         "closed",
     )
-    assert (migrate.strategy, migrate.shadow, migrate.read_your_writes, migrate.pace.workers) == ("auto", 0, 1.0, 2)
+    assert (migrate.strategy, migrate.shadow, migrate.read_your_writes, migrate.pace.workers) == ("auto", 0, 1.0, 4)
 
 
 def test_a_target_on_milvus_has_a_name_that_milvus_takes() -> None:
