@@ -1,16 +1,24 @@
-"""The admin listener: health, readiness, metrics, what each worker serves with, and migrations."""
+"""The admin listener: health, metrics, what each worker serves with, migrations, and a page that shows them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from .migration.api import Office, mount_migrations
 
+_STATIC = Path(__file__).parent / "static"
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'unsafe-inline'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cache-control": "no-cache",
+}
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -55,8 +63,16 @@ def build_admin(supervised: Supervised) -> Starlette:
         body = {"problem": problem, **supervised.status()}
         return JSONResponse(body, status_code=200 if problem is None else 422)
 
+    async def page(_: Request) -> Response:
+        return FileResponse(_STATIC / "admin.html", headers=_PAGE_HEADERS)
+
+    async def script(_: Request) -> Response:
+        return FileResponse(_STATIC / "admin.js", headers=_PAGE_HEADERS)
+
     return Starlette(
         routes=[
+            Route("/", page),
+            Route("/admin.js", script),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
