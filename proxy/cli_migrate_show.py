@@ -105,7 +105,12 @@ def _backlog(backlog: Said) -> str:
 def _reads(one: Said) -> str:
     shadow = f"; {one['shadow']:g} % shadowed" if one["shadow"] else ""
     served = 100 if one["state"] == "COMPLETED" else one["percent"]
-    return f"{served:g} % from {one['spec']['target']}; strategy {one['strategy']}{shadow}"
+    serving = one["serving"]
+    ways = ", ".join(f"{count:,} {way}" for way, count in serving["reads"].items())
+    lately = f"; lately {ways}" if ways else ""
+    failed = f"; {serving['fallbacks']:,} fell back to the old index" if serving["fallbacks"] else ""
+    agree = f"; overlap@10 {serving['overlap']:.2f}" if serving["overlap"] is not None else ""
+    return f"{served:g} % from {one['spec']['target']}; strategy {one['strategy']}{lately}{failed}{shadow}{agree}"
 
 
 def _verified(one: Said) -> str:

@@ -49,9 +49,9 @@ class Guardrails(Section):
     """What must hold while traffic moves; when it does not, the share steps back and stays there."""
 
     error_rate: Share | None = None
-    """Share of the collection's requests that may fail, 0 to 1."""
+    """Share of the collection's reads that the new index may fail to answer (the old one then does), 0 to 1."""
     p99: PositiveSeconds | None = None
-    """How long the slowest hundredth of the database's answers may take."""
+    """How long the slowest hundredth of the database's answers may take, all collections together."""
     overlap: Share | None = None
     """Overlap@10 of shadow queries with what was answered that must be reached, 0 to 1."""
     window: PositiveSeconds = written("1m")

@@ -35,9 +35,11 @@ from .migration.sample import sample_folder
 from .migration.steer import Steer
 from .migration.steering import Wait, next_step, wishes_of
 from .migration.store import Store
-from .migration.verbs import Say, Status, Verbs
+from .migration.verbs import Say, Serving, Status, Verbs
 from .migration.wanted import check_unmoved, plan_from
 from .serving_watch import ServingWatch
+
+_LOOK_BACK_SECONDS = 600.0
 
 log = logging.getLogger("crossfade.migrating")
 
@@ -89,7 +91,8 @@ class Migrations:
         store = await asyncio.to_thread(Store, store_url(config))
         journal = await asyncio.to_thread(Journal, journal_url(config))
         board = Board(self._run_dir, store, self._serving)
-        opened = _Opened(store, journal, board, Verbs(store, journal, self._waiting), Background())
+        verbs = Verbs(store, journal, self._waiting, self._serve_counts, self._watch.old_clients)
+        opened = _Opened(store, journal, board, verbs, Background())
         opened.background.start(board.run(), "migration board")
         opened.background.start(self._watch.run(), "serving watch")
         return opened
@@ -137,7 +140,7 @@ class Migrations:
         return self._opened.verbs
 
     async def statuses(self) -> Sequence[Status]:
-        """The newest migration of each collection."""
+        """The newest migration of each collection. Raises MigrationStorageError."""
         if self._opened is None:
             return []
         newest = {record.spec.collection: record for record in await self._opened.store.read_all()}
@@ -157,6 +160,11 @@ class Migrations:
         wishes = wishes_of(settings)
         update = {"strategy": wishes.strategy, "shadow": wishes.shadow, "pace": wishes.pace}
         return await self.verbs.begin(say, plan.spec, {**update, "wishes": wishes})
+
+    def _serve_counts(self, collection: str) -> Serving:
+        seen = self._watch.seen(collection, _LOOK_BACK_SECONDS)
+        ways = self._watch.ways(collection, _LOOK_BACK_SECONDS)
+        return Serving(_LOOK_BACK_SECONDS, ways, seen.failed, seen.shadowed, seen.overlap)
 
     def _waiting(self, record: Migration, gates: Sequence[str]) -> str | None:
         """What the goal waits for, in words."""

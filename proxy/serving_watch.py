@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .migration.guardrails import Seen
+from .migration.record import Migration
 from .telemetry import BOUNDS, Latency, Tally, sum_tallies
 
 _EVERY: Final = 1.0
 _KEPT: Final = 3700  # looks
+_OLD_SECONDS: Final = 900.0  # old-model queries within so many seconds stand against completing
 _LATENCY_SECONDS: Final = 10.0
 _LEAST: Final = 20  # answers below which a p99 says nothing
 
@@ -43,16 +45,46 @@ class ServingWatch:
         return None if p99 is None else p99 * 1000
 
     def seen(self, collection: str, seconds: float) -> Seen:
-        """What came in the last so many seconds."""
+        """Reads of a collection under migration in the last so many seconds."""
         span = self._span(seconds)
         if span is None:
             return Seen()
         before, after = span
+        shadowed = after.shadows[collection, "compared"] - before.shadows[collection, "compared"]
+        overlap = after.overlap[(collection,)] - before.overlap[(collection,)]
         return Seen(
-            requests=sum(after.requests.values()) - sum(before.requests.values()),
-            failed=sum(after.errors.values()) - sum(before.errors.values()),
+            requests=_count(after.reads, collection) - _count(before.reads, collection),
+            failed=_count(after.fallbacks, collection) - _count(before.fallbacks, collection),
             p99=find_p99(before.latency["upstream"], after.latency["upstream"]),
+            shadowed=shadowed,
+            overlap=overlap / shadowed if shadowed else None,
         )
+
+    def ways(self, collection: str, seconds: float) -> Mapping[str, int]:
+        """How reads of a collection were answered in the last so many seconds, by strategy."""
+        span = self._span(seconds)
+        if span is None:
+            return {}
+        before, after = span
+        counts = {
+            way: count - before.reads[name, way] for (name, way), count in after.reads.items() if name == collection
+        }
+        return {way: count for way, count in sorted(counts.items()) if count}
+
+    def old_clients(self, record: Migration) -> str | None:
+        """Who has lately asked with another model than the new one, in words; None when nobody has."""
+        if not self._looks:
+            return None
+        now, tally = time.time(), self._looks[-1][1]
+        late = {
+            model: (now - at, tally.old_queries[name, model])
+            for (name, model), at in tally.last_old.items()
+            if name == record.spec.collection and now - at < _OLD_SECONDS
+        }
+        if not late:
+            return None
+        told = ", ".join(f"{count} with {model!r}, the last {ago:.0f} s ago" for model, (ago, count) in late.items())
+        return f"clients still ask with another model ({told}); move them to {record.spec.to_model!r}, or say --force"
 
     def _span(self, seconds: float) -> tuple[Tally, Tally] | None:
         """The first look within the span and the last one."""
@@ -61,6 +93,10 @@ class ServingWatch:
         since = self._clock() - seconds
         first = next((tally for at, tally in self._looks if at >= since), None)
         return None if first is None else (first, self._looks[-1][1])
+
+
+def _count(counts: Mapping[Any, int], collection: str) -> int:
+    return sum(count for key, count in counts.items() if key[0] == collection)
 
 
 def find_p99(before: Latency, after: Latency) -> float | None:

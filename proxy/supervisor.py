@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -28,10 +29,13 @@ from .errors import ConfigError, CrossfadeError, Problem
 from .live import AdapterShelf
 from .loading import read_config
 from .migrating import Migrations
+from .migration.errors import MigrationStorageError
+from .migration.verbs import Status
 from .native import filter_module, why_full
 from .observing import count_observed
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
+from .prometheus_migrations import MigrationsCollector
 from .routing import build_snapshot
 from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, publish_secrets, read_workers
 
@@ -195,6 +199,16 @@ class Supervisor:
             "draining": self.draining,
             "last_problem": self.last_problem,
             "workers": workers,
+            "collections": [
+                {
+                    "name": name,
+                    "index_model": one.index_model,
+                    "query_model": one.query_model,
+                    "upstream": one.upstream,
+                    "migrate_to": one.migrate.to if one.migrate is not None else None,
+                }
+                for name, one in self.config.collections.items()
+            ],
             "observed": [
                 {**key._asdict(), "queries": count} for key, count in count_observed(self.config.state).items()
             ],
@@ -219,7 +233,21 @@ class Supervisor:
             str(one.index): (int(str(stated.get(one.pid or 0, {}).get("generation", 0))), max(one.restarts, 0))
             for one in self._workers
         }
-        return render([TallyCollector(self.run_dir), SupervisorCollector(gauges, workers), EnvoyCollector(texts)])
+        return render(
+            [
+                TallyCollector(self.run_dir),
+                SupervisorCollector(gauges, workers),
+                MigrationsCollector(await self._statuses()),
+                EnvoyCollector(texts),
+            ]
+        )
+
+    async def _statuses(self) -> Sequence[Status]:
+        try:
+            return await self.migrations.statuses()
+        except MigrationStorageError as error:  # the other figures are wanted all the more
+            log.error("%s", error)
+            return []
 
     async def drain(self) -> None:
         """Turn readiness false, let calls in flight finish within limits.drain, and end the workers."""

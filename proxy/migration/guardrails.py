@@ -12,8 +12,8 @@ LEAST: Final = 20  # requests, or shadowed queries, below which nothing is concl
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Requests of a collection in some span: how many, how many failed or had to fall back to the old index, the p99
-    of the database's answers in seconds, how many queries were shadowed and their mean overlap@10."""
+    """Reads of a collection in some span: how many, how many the old index answered because the new one could not, the
+    p99 of the database's answers in seconds, how many queries were shadowed and their mean overlap@10."""
 
     requests: int = 0
     failed: int = 0
@@ -27,9 +27,9 @@ def find_breach(rails: Guardrails, seen: Seen) -> str | None:
     if seen.requests >= LEAST:
         rate = seen.failed / seen.requests
         if rails.error_rate is not None and rate > rails.error_rate:
-            return f"error_rate: {seen.failed} of {seen.requests} requests failed, {rate:.3f} > {rails.error_rate:g}"
+            return f"error_rate: {seen.failed} of {seen.requests} reads failed, {rate:.3f} > {rails.error_rate:g}"
         if rails.p99 is not None and seen.p99 is not None and seen.p99 > rails.p99:
-            return f"p99: {seen.p99 * 1000:.0f} ms > {rails.p99 * 1000:.0f} ms over {seen.requests} requests"
+            return f"p99: {seen.p99 * 1000:.0f} ms > {rails.p99 * 1000:.0f} ms over {seen.requests} reads"
     overlap = seen.overlap if seen.shadowed >= LEAST else None
     if rails.overlap is not None and overlap is not None and overlap < rails.overlap:
         return f"overlap: {overlap:.2f} < {rails.overlap:g} over {seen.shadowed} shadowed queries"

@@ -7,7 +7,7 @@ nothing. Every verb raises IllegalMove when the state does not allow it, GateClo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -36,6 +36,18 @@ class Say:
     actor: str
     reason: str = ""
     dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Reads of the last `seconds` by strategy, how many of them the new index could not answer, and how well shadow
+    queries agreed with what was answered (mean overlap@10)."""
+
+    seconds: float = 0.0
+    reads: Mapping[str, int] = field(default_factory=dict)
+    fallbacks: int = 0
+    shadowed: int = 0
+    overlap: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,7 @@ class Status:
     cleaned: bool
     compared: int  # points that the verification has compared
     waits: str | None  # what the configuration's goal waits for
+    serving: Serving  # how it was read in the last minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +101,8 @@ class Verbs:
     journal: Journal
     waiting: Callable[[Migration, Sequence[str]], str | None] = lambda record, gates: None
     """What the configuration's goal waits for, told its closed gates."""
+    serving: Callable[[str], Serving] = lambda collection: Serving()
+    """How a collection was read in the last minutes."""
     old_clients: Callable[[Migration], str | None] = lambda _: None
     """What old-model clients have lately asked, where that is counted; they stand against completing."""
 
@@ -138,6 +153,7 @@ class Verbs:
             cleaned=record.cleaned,
             compared=record.verification.compared,
             waits=self.waiting(record, gates),
+            serving=self.serving(record.spec.collection),
         )
 
     async def begin(self, say: Say, spec: Spec, update: Mapping[str, Any]) -> Migration:

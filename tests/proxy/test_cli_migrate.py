@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from qdrant_client import models
 
+from crossfade.proxy.migration.machine import State
 from tests.proxy.cli_runs import Ran, make_run
+from tests.proxy.deployed_metrics import asked_metrics, exposed_metrics
 from tests.proxy.serving import Serving, spawn_serve, start_serving, wait_until
 
 POINTS = 300
@@ -175,6 +179,29 @@ def test_a_file_that_takes_a_migration_away_is_refused_until_it_is_over(serving:
     wait_until(lambda: bool(serving.status()["generation"] > generation), 10, "the file is taken")
     serving.config.write_text(text)
     wait_until(lambda: collections_of(serving, "taken") == ["taken"], 20, "the target is destroyed")
+
+
+def test_dashboard_and_alerts_name_only_metrics_that_are_exposed(serving: Serving) -> None:
+    asked = asked_metrics()
+    assert len(asked) > 25
+    assert asked - exposed_metrics(serving.metrics()) == set()
+
+
+def test_metrics_and_page_show_a_migration(serving: Serving, migrate: Migrate) -> None:
+    if migrate("status", "docs").code:
+        migrate("start", "docs", "--watch")
+    text = serving.metrics()
+    assert 'crossfade_migration_copied_points{collection="docs"} 300.0' in text
+    assert 'crossfade_migration_dead_letters{collection="docs"}' in text
+    assert sum(line.startswith('crossfade_migration_state{collection="docs"') for line in text.splitlines()) == len(
+        State
+    )
+    page, script = httpx.get(f"{serving.admin}/"), httpx.get(f"{serving.admin}/admin.js")
+    assert (page.headers["content-type"], page.status_code) == ("text/html; charset=utf-8", 200)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "javascript" in script.headers["content-type"]
+    assert not re.findall(r"(?:src|href)=\"(?!admin\.js|metrics|status)", page.text)  # nothing from elsewhere
+    assert {one["name"]: one["migrate_to"] for one in serving.status()["collections"]}["docs"] == "new"
 
 
 def test_what_cannot_be_said_is_explained(migrate: Migrate) -> None:

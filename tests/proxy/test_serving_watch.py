@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
+from crossfade.proxy.migration.record import Migration, Spec
 from crossfade.proxy.serving_watch import ServingWatch, find_p99
 from crossfade.proxy.telemetry import Latency, Tally
 
@@ -31,11 +33,16 @@ def test_only_what_came_in_the_span_counts(tmp_path: Path) -> None:
     assert watch.latency_ms() is None
     slow, quick = Tally(), Tally()
     slow.latency["upstream"] = observed(*[0.5] * 100)
-    slow.requests["Search", "grpc", "adapted"] = 100
-    slow.errors["Search", "upstream_down"] = 60
+    slow.reads["docs", "crossfade"] = 100
+    slow.fallbacks["docs", "crossfade", "slow"] = 60
     quick.latency["upstream"] = observed(*[0.5] * 100, *[0.0015] * 100)
-    quick.requests["Search", "grpc", "adapted"] = 200
-    quick.errors["Search", "upstream_down"] = 61
+    quick.reads["docs", "crossfade"] = 100
+    quick.reads["docs", "native"] = 100
+    quick.reads["other", "native"] = 7
+    quick.fallbacks["docs", "crossfade", "slow"] = 60
+    quick.fallbacks["docs", "native", "down"] = 1
+    quick.shadows["docs", "compared"] = 4
+    quick.overlap[("docs",)] = 3.0
     watch.look(Tally())
     clock = 20.0
     watch.look(slow)
@@ -45,4 +52,20 @@ def test_only_what_came_in_the_span_counts(tmp_path: Path) -> None:
     seen = watch.seen("docs", 8.0)
     assert (seen.requests, seen.failed) == (100, 1)
     assert seen.p99 == pytest.approx(0.00199, abs=2e-5)
+    assert (seen.shadowed, seen.overlap) == (4, 0.75)
     assert watch.seen("docs", 60.0).failed == 61
+    assert watch.ways("docs", 8.0) == {"native": 100}
+    assert watch.seen("absent", 60.0).requests == 0
+
+
+def test_queries_of_other_models_are_told_while_they_come(tmp_path: Path) -> None:
+    watch, tally = ServingWatch(tmp_path), Tally()
+    spec = Spec(collection="docs", target="new", from_model="old", to_model="new", dim=8, text="text")
+    tally.old_queries["docs", "old"] = 3
+    tally.last_old["docs", "old"] = time.time() - 5
+    tally.last_old["docs", "older"] = time.time() - 3600
+    watch.look(tally)
+    told = watch.old_clients(Migration(id="m", spec=spec)) or ""
+    assert told.startswith("clients still ask with another model (3 with 'old', the last 5 s ago); move them to 'new'")
+    other = spec.model_copy(update={"collection": "other"})
+    assert watch.old_clients(Migration(id="m", spec=other)) is None

@@ -125,8 +125,8 @@ RAILS = Guardrails.model_validate({"error_rate": 0.01, "p99": "200ms", "overlap"
     ("seen", "breach"),
     [
         (Seen(requests=1000, failed=10, p99=0.1, shadowed=50, overlap=0.5), None),
-        (Seen(requests=1000, failed=11), "error_rate: 11 of 1000 requests failed, 0.011 > 0.01"),
-        (Seen(requests=100, p99=0.3), "p99: 300 ms > 200 ms over 100 requests"),
+        (Seen(requests=1000, failed=11), "error_rate: 11 of 1000 reads failed, 0.011 > 0.01"),
+        (Seen(requests=100, p99=0.3), "p99: 300 ms > 200 ms over 100 reads"),
         (Seen(shadowed=50, overlap=0.42), "overlap: 0.42 < 0.5 over 50 shadowed queries"),
         (Seen(requests=LEAST - 1, failed=LEAST - 1, p99=9.0, shadowed=LEAST - 1, overlap=0.0), None),
     ],
