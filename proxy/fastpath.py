@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from crossfade.adapters.base import Map
-from crossfade.backends.dialect import Edit, Message, Operation, RequestContext, Transport
+from crossfade.backends.dialect import Edit, Message, Operation, Schema, Transport
 
-from .detect import PORT_MODEL, Declared, read_declared
 from .driver import check_job, read_message
-from .envoy_clusters import channel_name, cluster_name
-from .exchange import Float32, Plan, plan_request
+from .envoy_clusters import channel_name
+from .exchange import Float32, Plan, find_foreign, plan_request
 from .framing import pack
+from .keys import Known, read_key, selected_headers
 from .native import load_filter
 from .rescue import form_rescue, grpc_status, told
 from .routing import Snapshot
+from .templates import Template, fill_templates, make_template, read_together
 
 if TYPE_CHECKING:
     from ._filter import Call, Channel
@@ -33,20 +35,35 @@ if TYPE_CHECKING:
 
 _MOST_CALLS = 32  # taken in one go: the first of them waits for the last
 _MOST_KNOWN = 4096
+_SAMPLED = ("off", "count")  # the fingerprint modes that do not look at every vector
 _BROKEN_OFF, _RELAYED = 0, 1  # outcomes, as filter/call.h has them
 
 log = logging.getLogger("crossfade.fastpath")
 _opened: set[str] = set()
 
 
-class Known(NamedTuple):
-    """What requests of one method, path and set of headers have in common."""
+Arrived = tuple["Call", bytes, bytes]
+"""A call, its key and its body."""
+
+
+class Alike(NamedTuple):
+    """A request that fits a template."""
+
+    call: Call
+    key: bytes
+    known: Known
+    template: Template
+    body: bytes
+
+
+class Sent(NamedTuple):
+    """What is remembered of a request until it has ended: its query vectors, for what is observed of them."""
 
     operation: Operation
-    path: str
-    context: RequestContext
-    declared: Declared
-    cluster: bytes
+    done: str
+    plan: Plan | None
+    template: Template | None = None
+    row: Float32 | None = None
 
 
 class Item(NamedTuple):
@@ -78,28 +95,75 @@ class FastPath:
 
     def _switch(self, snapshot: Snapshot) -> None:
         """Begin to decide by another configuration."""
-        detect, clients = snapshot.config.detect, snapshot.config.detect.clients
-        names = {detect.header, clients.header, PORT_MODEL, "grpc-encoding", "content-encoding"}
-        names |= {"content-type", *self._worker.dialect.read_headers}
-        if clients.request_ids:
-            names.add("client-request-id")
-        if clients.user_agents:
-            names.add("user-agent")
         self._snapshot = snapshot
         self._known.clear()
-        self._selection = b"%d " % self._channel.select(*(name.lower().encode("latin-1") for name in sorted(names)))
+        self._selection = b"%d " % self._channel.select(*selected_headers(self._worker.dialect, snapshot.config))
 
     def _take(self) -> None:
         """Decide the calls that wait, those that need the same map in one product."""
         snapshot = self._worker.live.snapshot
         if snapshot is not self._snapshot:
             self._switch(snapshot)
-        items: list[Item] = []
-        maps: dict[int, tuple[Map, list[Float32]]] = {}
+        began = perf_counter()
+        alike: dict[int, list[Alike]] = {}
+        others: list[Arrived] = []
         for call, key, body in self._channel.take(_MOST_CALLS):
             if key is None:
-                self._fail(call, body)
+                self._loop.call_soon(self._fail, call, body)
                 continue
+            known = self._known.get(key)
+            template = None if known is None else self._find_template(known, body)
+            if known is None or template is None:
+                others.append((call, key, body))
+            else:
+                alike.setdefault(id(template.map), []).append(Alike(call, key, known, template, body))
+        for together in alike.values():
+            others += self._fill(together, snapshot, began)
+        if others:
+            self._decide(others, snapshot)
+        self.settle()
+
+    def _find_template(self, known: Known, body: bytes) -> Template | None:
+        template = known.templates.find(body)
+        if template is not None:
+            for collection, schema in template.schemas:
+                if self._worker.schemas.find(collection) is not schema:
+                    return None
+        return template
+
+    def _fill(self, together: list[Alike], snapshot: Snapshot, began: float) -> list[Arrived]:
+        """Send on requests that fit templates with one map; returns them when they have to be looked at one by one."""
+        worker = self._worker
+        rows = read_together([one.body[one.template.start : one.template.end] for one in together])
+        flat = rows.ravel()
+        mapped = _multiply(together[0].template.map, [rows]) if isfinite(flat @ flat) else None
+        if mapped is None:
+            return [(one.call, one.key, one.body) for one in together]
+        planned = perf_counter()
+        bodies = fill_templates([one.template for one in together], mapped)
+        for at, (call, _, known, template, _) in enumerate(together):
+            row = rows[at : at + 1]
+            self._sample(template, row, snapshot)
+            sent = Sent(known.operation, template.done, None, template, row)
+            if not call.forward(known.cluster, bodies[at], True, template.mark, sent):
+                self._count(known.operation, "cancelled")
+        worker.tally.latency["detect"].observe(planned - began, len(together))
+        worker.tally.latency["map"].observe(perf_counter() - planned, len(together))
+        return []
+
+    def _sample(self, template: Template, row: Float32, snapshot: Snapshot) -> None:
+        """Let the fingerprint count a vector that looks like another model's, now and then."""
+        space = template.space
+        if snapshot.config.detect.fingerprint == "off" or not space.fingerprints or not self._worker.samples():
+            return
+        if find_foreign(row, template.job(row), sample=True) is not None:
+            self._worker.tally.foreign[space.collection, template.model] += 1
+
+    def _decide(self, arrived: list[Arrived], snapshot: Snapshot) -> None:
+        """Read and plan requests one by one, multiply together, and send on."""
+        items: list[Item] = []
+        maps: dict[int, tuple[Map, list[Float32]]] = {}
+        for call, key, body in arrived:
             try:
                 item = self._begin(call, key, body, snapshot, maps)
             except Exception:  # the full route comes to the same, and explains it
@@ -110,8 +174,11 @@ class FastPath:
                 items.append(item)
         mapped = {number: _multiply(through, rows) for number, (through, rows) in maps.items()}
         for item in items:
-            self._end(item, mapped, snapshot)
-        self.settle()
+            try:
+                self._end(item, mapped, snapshot)
+            except Exception:
+                log.exception("%s failed on the fast path", item.known.operation.name)
+                item.call.hand_on()
 
     def _begin(
         self, call: Call, key: bytes, body: bytes, snapshot: Snapshot, maps: dict[int, tuple[Map, list[Float32]]]
@@ -142,21 +209,8 @@ class FastPath:
         """Read a key; None where its requests are always the full route's."""
         if not key.startswith(self._selection):
             return None  # made before the configuration changed
-        request, *lines = key[len(self._selection) :].decode("latin-1").split("\n")
-        method, _, target = request.partition(" ")
-        path, _, query = target.partition("?")
-        named = dict(line.split(": ", 1) for line in lines if line)
-        transport = self._transport or ("grpc" if named["content-type"].startswith("application/grpc") else "rest")
-        operation = self._worker.dialect.find_operation(transport, method, path)
-        if operation is None or operation.describes:
-            return None
-        context = RequestContext(named, snapshot.config.detect.param, self._worker.schemas.find, query)
-        declared = read_declared(named, snapshot.config.detect)
-        if operation.writes and snapshot.watches:
-            return None  # a migration has to know when it has ended
-        cluster = cluster_name(self._worker.target(snapshot, transport).upstream, transport, snapshot.epoch).encode()
-        known = Known(operation, path, context, declared, cluster)
-        if len(self._known) < _MOST_KNOWN:  # what stands in a key comes from clients
+        known = read_key(key[len(self._selection) :], self._worker, self._transport, snapshot)
+        if known is not None and len(self._known) < _MOST_KNOWN:  # what stands in a key comes from clients
             self._known[key] = known
         return known
 
@@ -166,29 +220,39 @@ class FastPath:
         planned = perf_counter()
         latency = self._worker.tally.latency
         edits: list[Edit] = list(plan.scores)
+        rows: Float32 | None = None
         jobs = (job for job in plan.jobs if job.map is not None)
         for job, (number, start, end) in zip(jobs, places, strict=True):
-            rows = mapped[number]
-            if rows is None:
+            product = mapped[number]
+            if product is None:
                 call.hand_on()
                 return
-            edits.extend(job.edits(rows[start:end]))
-        if edits:
-            body = pack(message.edited(edits), known.operation.transport)
+            rows = product[start:end]
+            edits.extend(job.edits(rows))
+        sent = pack(message.edited(edits), known.operation.transport) if edits else body
         mark = plan.mark
         done = mark.partition(";")[0] if mark else "passed"
-        sent = mark.encode("latin-1", "replace") if mark and snapshot.config.answers.mark else None
-        if not call.forward(known.cluster, body, bool(edits), sent, (known.operation, done, plan)):
+        told = mark.encode("latin-1", "replace") if mark and snapshot.config.answers.mark else None
+        if rows is not None and snapshot.config.detect.fingerprint in _SAMPLED and known.templates.pay():
+            template = make_template(body, sent, plan, rows, self._schemas_of(message), told, done)
+            if template is not None:
+                known.templates.keep(template)
+        if not call.forward(known.cluster, sent, bool(edits), told, Sent(known.operation, done, plan)):
             self._count(known.operation, "cancelled")
         latency["detect"].observe(planned - began)
         if edits:
             latency["map"].observe(perf_counter() - planned)
 
+    def _schemas_of(self, message: Message) -> tuple[tuple[str, Schema | None], ...]:
+        """What a message was read by, where it does not say everything itself."""
+        schemas = self._worker.schemas
+        return () if schemas.codec is None else tuple((name, schemas.find(name)) for name in message.collections)
+
     def _fail(self, call: Call, reason: bytes) -> None:
         """Answer a call that the upstream did not answer, or not to the end."""
         if call.gone:
             return
-        operation, _, _ = call.token
+        operation = call.token.operation
         transport = operation.transport
         worker = self._worker
         error = worker.target(worker.live.snapshot, transport).down(reason.decode("utf-8", "replace"))
@@ -205,15 +269,19 @@ class FastPath:
         """Count the calls that have ended."""
         worker = self._worker
         observes = worker.live.snapshot.config.detect.observe
-        for (operation, done, plan), outcome, seconds in self._channel.finished():
+        for (operation, done, plan, template, row), outcome, seconds in self._channel.finished():
             if outcome == _BROKEN_OFF:
                 self._count(operation, "cancelled")
                 continue
             self._count(operation, done)
             worker.tally.routes["fast",] += 1
             worker.tally.latency["upstream"].observe(seconds)
-            if observes and outcome == _RELAYED:
+            if not observes or outcome != _RELAYED:
+                continue
+            if plan is not None:
                 worker.observe(plan)
+            else:
+                worker.observer.see(template.space, template.model, row)
 
     def _count(self, operation: Operation, done: str) -> None:
         self._worker.tally.requests[operation.name, operation.transport, done] += 1

@@ -62,7 +62,7 @@ class Worker:
         self._encoders: dict[str, tuple[object, Encoder]] = {}
         self._targets: dict[tuple[int, int, Transport], Target] = {}
         self._tally_path = run_dir / f"tally-{os.getpid()}-{id(self):x}.json"
-        self._observer = Observer(live.snapshot.config.state)
+        self.observer = Observer(live.snapshot.config.state)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._flush_forever()), loop.create_task(self._observe_forever())]
 
@@ -128,19 +128,19 @@ class Worker:
             if job.slots[0].role is Role.QUERY:
                 slots = job.slots[:ROWS]
                 rows = slots[0].rows if len(slots) == 1 else np.concatenate([slot.rows[:ROWS] for slot in slots])
-                self._observer.see(job.space, job.model, rows)
+                self.observer.see(job.space, job.model, rows)
         for text in plan.texts:
             if text.row is not None and text.slot.role is Role.QUERY:
-                self._observer.see(text.space, text.model, text.row)
+                self.observer.see(text.space, text.model, text.row)
 
     async def _observe_forever(self) -> None:
         """Add up what was seen once a second, in a thread, and for the last time when the worker stops."""
         try:
             while True:
                 await asyncio.sleep(_FLUSH_SECONDS)
-                await asyncio.to_thread(self._observer.settle, self._observer.take())
+                await asyncio.to_thread(self.observer.settle, self.observer.take())
         finally:
-            self._observer.close()
+            self.observer.close()
 
     async def _flush_forever(self) -> None:
         """Write the tally once a second, and when the worker stops."""

@@ -67,7 +67,12 @@ static PyObject *call_forward(PyObject *self, PyObject *const *given, Py_ssize_t
 
 static PyObject *call_hand_on(PyObject *self, PyObject *unused) {
   (void)unused;
-  return decide(((CallObject *)self)->call, HAND_ON);
+  Call *call = ((CallObject *)self)->call;
+  if (call->held_objects != NULL) { /* then it is too late */
+    PyErr_SetString(PyExc_RuntimeError, "the call is forwarded already");
+    return NULL;
+  }
+  return decide(call, HAND_ON);
 }
 
 /* Headers of a tuple of (bytes, bytes), which must live on; NULL with an error set. */
