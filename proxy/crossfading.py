@@ -1,6 +1,6 @@
 """The strategy crossfade: both indexes are asked at once, and what they know is put into one answer.
 
-1. At the same time: the old index for its 200 best by the adapted query, the new one for its best by the true query.
+1. At the same time: the old index for its best by the adapted query, the new one for its best by the true query.
 2. The new index for the true scores of the old one's candidates, so far as it holds them.
 3. What the client wants to see of the hits that are left, from the old index, which every write reaches first: so a
    payload is the newest, and a point that no longer passes the filter, or is gone, is left out. Where vectors are
@@ -24,7 +24,7 @@ from .driver import Incoming, Outgoing, Read, map_answer
 from .errors import UpstreamDown
 from .exchange import Float32, Plan
 from .framing import pack
-from .merging import MARGIN, RECALL, Found, cut, merge_search
+from .merging import MARGIN, Found, count_candidates, cut, merge_search
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed
 from .routing import Snapshot
@@ -68,9 +68,9 @@ class Crossfade:
         """The answer without its mark, and the new index's own hits; raises TargetFailed and OldFailed."""
         old, new = await self._ask_both(asked)
         old_hits, new_hits = self._hits(old), self._hits(new)
-        among = await self._rescore(asked, old_hits, new_hits)
+        among, lines = await asyncio.gather(self._rescore(asked, old_hits, new_hits), self._find_lines(asked))
         found = [Found(*hits) for hits in zip(new_hits, among, old_hits, strict=True)]
-        final = self._merge(asked, found)
+        final = self._merge(asked, found, lines)
         shown = await self._show(asked, found, final)
         body = self._codec.form_hits(self.incoming.operation, old.body, shown)
         body = pack(body, self.incoming.operation.transport)
@@ -78,7 +78,11 @@ class Crossfade:
 
     async def _ask_both(self, asked: Sequence[Asked]) -> tuple[Answer, Answer]:
         self.patience.check()
-        old_side = [(one.search, Asking(one.old, max(RECALL, _depth(one.search)))) for one in asked]
+        depths = [_depth(one.search) for one in asked]
+        old_side = [
+            (one.search, Asking(one.old, count_candidates(depth, self.view.migrated)))
+            for one, depth in zip(asked, depths, strict=True)
+        ]
         new_side = [(one.search, Asking(one.new, _depth(one.search) + MARGIN)) for one in asked]
         old, new = await asyncio.gather(self._ask_old(old_side), self._ask_new(new_side), return_exceptions=True)
         for outcome in (old, new):
@@ -128,12 +132,19 @@ class Crossfade:
         scored = iter(self._hits(await self._ask_new(wanted)) if wanted else ())
         return [next(scored) if points else () for points in among]
 
-    def _merge(self, asked: Sequence[Asked], found: Sequence[Found]) -> list[list[Hit]]:
+    async def _find_lines(self, asked: Sequence[Asked]) -> list[tuple[float, float] | None]:
+        """Scale and shift of each query's old scores, while the new index is asked; None without a sample."""
         sample = self.snapshot.samples.get(self.view.id)
-        lines: list[tuple[float, float] | None] = [None] * len(asked)
-        if sample is not None:
-            line = sample.match(np.stack([one.new for one in asked]), np.stack([one.old for one in asked]))
-            lines = list(zip(line.scale.tolist(), line.shift.tolist(), strict=True))
+        if sample is None:
+            return [None] * len(asked)
+        new, old = np.stack([one.new for one in asked]), np.stack([one.old for one in asked])
+        line = await self.worker.off_loop(len(asked) * sample.size, sample.match, new, old)
+        return list(zip(line.scale.tolist(), line.shift.tolist(), strict=True))
+
+    def _merge(
+        self, asked: Sequence[Asked], found: Sequence[Found], lines: Sequence[tuple[float, float] | None]
+    ) -> list[list[Hit]]:
+        sample = self.snapshot.samples.get(self.view.id)
         euclid = sample is not None and sample.distance == "euclid"
         final = []
         for one, hits, pair in zip(asked, found, lines, strict=True):

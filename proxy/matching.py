@@ -22,6 +22,11 @@ class Sample:
     matcher: TailMatcher
     distance: Distance
 
+    @property
+    def size(self) -> int:
+        """Bytes of one query's scores."""
+        return len(self.matcher.new) * 2 * self.matcher.new.itemsize
+
     def match(self, new: Float32, old: Float32) -> TailMatch:
         """The lines for queries as they ask the new index (n, new_dim) and the old one (n, old_dim)."""
         if self.distance == "cosine":

@@ -9,14 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from crossfade.adapters.merge import merge_hits
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import Hit
 
-RECALL: Final = 200  # adapted candidates of the old index
+RECALL: Final = 200  # most adapted candidates of the old index, unless more hits are wanted
+_SPARE: Final = 20  # not yet migrated candidates beyond those that can be returned
 MARGIN: Final = 50  # hits of the new index beyond those that are returned
+
+
+def count_candidates(depth: int, migrated: float) -> int:
+    """How many of the old index's best are asked for where `depth` hits are wanted.
+
+    Scores are moved along a rising line, so that of the points not yet migrated only the `depth` best can be among the
+    hits: so many have to be left when those that are in the new index are taken out.
+    """
+    if migrated >= 1:  # what is not there yet was written just now
+        return depth + MARGIN
+    return max(depth, min(RECALL, ceil((depth + _SPARE) / (1 - migrated))))
 
 
 @dataclass(frozen=True)

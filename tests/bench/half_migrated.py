@@ -5,7 +5,7 @@ Run from the repository's root as `python -m tests.bench.half_migrated [--only C
 with OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data. A part of the documents, drawn at random, is written to the
 target of a migration, the adapter is fitted on it (on a tenth of all documents before that many are there; at most
 8,000), and judged queries are asked through `crossfade serve` with an unmodified client, once for each strategy.
-Both indexes are searched exactly. `offline` is the same merge on arrays: 200 adapted candidates of the whole old index,
+Both indexes are searched exactly. `offline` is the same merge on arrays: as many adapted candidates of the old index,
 the true best of the migrated part, and the matcher made of the same kept sample.
 """
 
@@ -34,7 +34,7 @@ from crossfade.adapters.recipe import Memory, Recipe, Workshop
 from crossfade.adapters.search import search_exact
 from crossfade.adapters.store import save_adapter
 from crossfade.proxy.loading import load_config
-from crossfade.proxy.merging import MARGIN, RECALL
+from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, start_migrating
 
@@ -117,7 +117,7 @@ def measure_share(
     migrating.move(migrated=share)
     found = {one: mean(ask(migrating, judged.new_queries, one), judged) for one in STRATEGIES}
     assert "crossfade_migration_fallbacks_total{" not in migrating.serving.metrics()
-    offline = mean(merge_offline(judged, adapter, there, sample), judged)
+    offline = mean(merge_offline(judged, adapter, there, share, sample), judged)
     return {**found, "offline": offline, "pairs": adapter.card.pairs.count}
 
 
@@ -133,13 +133,15 @@ def ask(migrating: Migrating, queries: Float32, strategy: str) -> NDArray[np.int
     return found
 
 
-def merge_offline(judged: Judged, adapter: Adapter, there: NDArray[np.int64], sample: Path) -> NDArray[np.int64]:
+def merge_offline(
+    judged: Judged, adapter: Adapter, there: NDArray[np.int64], share: float, sample: Path
+) -> NDArray[np.int64]:
     """The same candidates and the same merge on arrays."""
     mapped = adapter.query.apply(judged.new_queries)
     mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
     if not len(there):
         return search_exact(mapped, judged.old_documents, DEPTH)[0]
-    old_rows, old_scores = search_exact(mapped, judged.old_documents, RECALL)
+    old_rows, old_scores = search_exact(mapped, judged.old_documents, count_candidates(DEPTH, share))
     new_rows, new_scores = search_exact(judged.new_queries, judged.new_documents[there], DEPTH + MARGIN)
     kept = read_sample(sample)
     assert kept is not None

@@ -16,7 +16,7 @@ from crossfade.adapters.base import Adapter
 from crossfade.adapters.merge import fit_matcher
 from crossfade.backends.dialect import Float32
 from crossfade.proxy.loading import load_config
-from crossfade.proxy.merging import MARGIN, RECALL
+from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
 from crossfade.proxy.strategies import find_position
@@ -82,7 +82,7 @@ class Oracle:
         asked = unit(query[None])
         mapped = unit(self.adapter.query.apply(query[None]) if old is None else old[None])
         true = {row: float(asked[0] @ self.new[row]) for row in passing if row % 2 == 0}
-        adapted = sorted(passing, key=lambda row: -float(mapped[0] @ self.old[row]))[: max(RECALL, depth)]
+        adapted = sorted(passing, key=lambda row: -float(mapped[0] @ self.old[row]))[: count_candidates(depth, 0.5)]
         line = self.matcher.match(asked, mapped)
         best = sorted(true, key=lambda row: -true[row])[: depth + MARGIN]
         known = {row: true[row] for row in [*best, *(row for row in adapted if row in true)]}

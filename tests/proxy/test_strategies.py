@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crossfade.backends.reading import Hit
 from crossfade.proxy.errors import UnknownStrategy, UpstreamDown
 from crossfade.proxy.matching import build_sample
-from crossfade.proxy.merging import Found, cut, merge_search
+from crossfade.proxy.merging import Found, count_candidates, cut, merge_search
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Strategy
 from crossfade.proxy.patience import REST_SECONDS, Patience, TargetFailed, seconds_to_wait
@@ -120,6 +120,11 @@ def test_without_a_sample_both_are_interleaved_by_rank_over_the_size_of_their_pa
     assert scores == sorted(scores, reverse=True)
     alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, False)
     assert brief(alone) == [(4, 0.8)]
+
+
+def test_enough_candidates_are_asked_for_that_those_not_yet_migrated_suffice() -> None:
+    assert [count_candidates(10, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [30, 34, 60, 200, 60]
+    assert count_candidates(500, 0.5) == 500
 
 
 def test_a_threshold_an_offset_and_a_limit_cut_the_ranking() -> None:

@@ -37,8 +37,8 @@ def toy_adapter(source: str = "new", target: str = "old", dims: tuple[int, int] 
     )
 
 
-def save_toy(path: Path, source: str = "new", target: str = "old") -> Adapter:
+def save_toy(path: Path, source: str = "new", target: str = "old", dims: tuple[int, int] = (NEW, OLD)) -> Adapter:
     """Write a toy adapter and return it."""
-    adapter = toy_adapter(source, target)
+    adapter = toy_adapter(source, target, dims)
     save_adapter(adapter, path)
     return adapter
