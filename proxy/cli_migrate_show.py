@@ -82,7 +82,7 @@ def _rows(one: Said) -> Sequence[tuple[str, str]]:
         rows.append(("dead", f"{one['dead_letters']:,} points without new vector: migrate dead-letters says why"))
     rows += [("failed", one["error"])] if one["error"] else []
     rows += [("waits", one["throttled"])] if one["throttled"] else []
-    rows += [("goal", one["waits"])] if one["waits"] else []
+    rows += [("goal", one["waits"].removeprefix("goal "))] if one["waits"] else []
     rows += [("stepped back", one["stepped_back"])] if one["stepped_back"] else []
     rows += [("gates", "; ".join(one["gates"]))] if one["gates"] else []
     rows.append(("next", ", ".join(one["verbs"]) or "nothing: it is over"))

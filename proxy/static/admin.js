@@ -65,7 +65,7 @@ function facts(one) {
     ["waits", one.throttled, "warn"],
     ["paused", one.paused ? "by an operator" : null, "warn"],
     ["failed", one.error, "bad"],
-    ["goal", one.waits],
+    ["goal", one.waits?.replace(/^goal /, "")],
     ["stepped back", one.stepped_back, "bad"],
     ["gates", one.gates.length ? one.gates.join("; ") : null],
     ["next", one.verbs.join(", ")],
