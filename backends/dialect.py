@@ -105,9 +105,15 @@ class DimSlot:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The dense vector fields of a collection, by name, and how each is stored ("float", "float16", ...)."""
+    """The dense vector fields of a collection, by name, and how each is stored ("float", "float16", ...); and its key.
+
+    `text_ids`: ids are strings, and numbers otherwise. `makes_ids`: the database makes them.
+    """
 
     vectors: Mapping[str, str]
+    key: str = ""
+    text_ids: bool = False
+    makes_ids: bool = False
 
     @property
     def only_vector(self) -> str | None:

@@ -34,7 +34,13 @@ Shape = dict[int, tuple[str, tuple[str, ...]]]
 
 CLEARED = ""  # the key in Found of occurrences that a later member of their oneof put out of force
 _LITTLE_FLOAT = np.dtype("<f4")
-_WIRE_TYPES = {"uint": (0,), "bool": (0,), "enum": (0,), "float": (5,), "floats": (2, 5), "string": (2,)}
+_WIRE_TYPES = {
+    **dict.fromkeys(("uint", "bool", "enum"), (0,)),
+    "uints": (2, 0),
+    "float": (5,),
+    "floats": (2, 5),
+    "string": (2,),
+}
 _LENGTH_DELIMITED = (2,)  # of every other kind: the name of a message
 _LAST_TAG = (1 << 32) - 1
 
@@ -42,7 +48,7 @@ _LAST_TAG = (1 << 32) - 1
 def compile_shapes(table: Mapping[str, str]) -> dict[str, Shape]:
     """Make lookups of a table "Message": "field=number:kind[|oneof] ...".
 
-    A kind is uint, bool, enum, float, floats, string, or the name of a message.
+    A kind is uint, uints, bool, enum, float, floats, string, or the name of a message.
     """
     return {message: _compile_shape(fields.split()) for message, fields in table.items()}
 
@@ -210,6 +216,19 @@ def read_uint(body: bytes, found: Found, name: str) -> int | None:
     """A singular varint field, or None when it is absent."""
     spans = found.get(name)
     return None if spans is None else _read_varint(body, spans[-1][2])[0]
+
+
+def read_ints(body: bytes, spans: Sequence[Span]) -> list[int]:
+    """A repeated int64 field. Raises MalformedError where a packed piece ends within a number."""
+    numbers = []
+    for span in spans:
+        at, end = span[2], span[3]
+        while at < end:
+            number, at = _read_varint(body, at)
+            numbers.append(number - (1 << 64) if number >> 63 else number)
+        if at != end:
+            _refuse(span, span[2], "it ends within a number")
+    return numbers
 
 
 def read_float(body: bytes, span: Span) -> float:

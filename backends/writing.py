@@ -52,7 +52,8 @@ class Write:
     """A request that changes something: what it means, to which collections, and which points it names.
 
     `waits`: the client wants to read what it has written as soon as it is answered. `reason`: why it is refused, or
-    may change anything, for whoever reads it in a message.
+    may change anything, for whoever reads it in a message. `unsettled`: its points can only be told with the schemas of
+    its collections, which were not known. `text_ids`: as Schema has it, where a schema was needed.
     """
 
     effect: Effect
@@ -60,6 +61,8 @@ class Write:
     steps: Sequence[Step] = ()
     waits: bool = True
     reason: str = ""
+    unsettled: bool = False
+    text_ids: bool = False
 
     @property
     def conditions(self) -> Sequence[ConditionSlot]:
@@ -117,5 +120,5 @@ class WriteCodec(Protocol):
         None where the answer to a write says that already.
         """
 
-    def read_created(self, operation: Operation, answer: bytes) -> Sequence[PointId]:
+    def read_created(self, operation: Operation, answer: bytes, write: Write) -> Sequence[PointId]:
         """The ids that the database has made for new points, in the answer to a write. Raises MalformedError."""

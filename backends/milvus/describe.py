@@ -13,7 +13,7 @@ from ..dialect import DimSlot, Message, Operation, RefusedError, RequestContext,
 from ..wire import Found, Span, encode_field, read_text, read_uint, rewrite, root_span, scan
 from .message import MilvusMessage, name_collection, split_collection
 from .rest_describe import find_rest_dims, write_rest_dims
-from .schema import DENSE_TYPES, SERVICE, SHAPES
+from .schema import DENSE_TYPES, SERVICE, SHAPES, VARCHAR
 from .slots import NumberPlace, edit_grpc
 
 _ONE = "DescribeCollectionResponse"
@@ -44,12 +44,18 @@ class MilvusSchemas:
         return {**_GRPC_HEADERS, "authorization": b64encode(token.strip().encode()).decode()}
 
     def read(self, body: bytes) -> Schema:
-        """The dense fields in a DescribeCollectionResponse. Raises RefusedError and MalformedError."""
+        """The dense fields and the key in a DescribeCollectionResponse. Raises RefusedError and MalformedError."""
         found = scan(body, (root_span(body, _ONE),), SHAPES[_ONE])
         if "schema" not in found:
             status = scan(body, found.get("status", ()), SHAPES["Status"])
             raise RefusedError(read_text(body, status, "reason") or "no schema in the answer")
-        return Schema({field: DENSE_TYPES[kind] for field, kind, _ in _dense_fields(body, found)})
+        vectors, key, text_ids, makes_ids = {}, "", False, False
+        for name, kind, field in _fields(body, found):
+            if kind in DENSE_TYPES:
+                vectors[name] = DENSE_TYPES[kind]
+            elif read_uint(body, field, "is_primary_key"):
+                key, text_ids, makes_ids = name, kind == VARCHAR, bool(read_uint(body, field, "autoID"))
+        return Schema(vectors, key, text_ids, makes_ids)
 
     def find_dims(self, operation: Operation, request: Message, body: bytes) -> Sequence[DimSlot]:
         """The lengths in the answer of DescribeCollection, BatchDescribeCollection and REST's describe."""
@@ -80,17 +86,18 @@ class MilvusSchemas:
         return rewrite(body, patches)
 
 
-def _dense_fields(body: bytes, answer: Found) -> Iterator[tuple[str, int, Found]]:
+def _fields(body: bytes, answer: Found) -> Iterator[tuple[str, int, Found]]:
+    """The name, data type and parts of every field."""
     schema = scan(body, answer.get("schema", ()), SHAPES["CollectionSchema"])
     for span in schema.get("fields", ()):
         found = scan(body, (span,), SHAPES["FieldSchema"])
-        kind = read_uint(body, found, "data_type") or 0
-        if kind in DENSE_TYPES:
-            yield read_text(body, found, "name"), kind, found
+        yield read_text(body, found, "name"), read_uint(body, found, "data_type") or 0, found
 
 
 def _find_dims(body: bytes, answer: Found, collection: str) -> Iterator[DimSlot]:
-    for name, _, field in _dense_fields(body, answer):
+    for name, kind, field in _fields(body, answer):
+        if kind not in DENSE_TYPES:
+            continue
         for span in field.get("type_params", ()):
             pair = scan(body, (span,), SHAPES["KeyValuePair"])
             if read_text(body, pair, "key") == "dim" and "value" in pair:

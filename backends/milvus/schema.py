@@ -47,12 +47,13 @@ TABLE: Final = {
     "BatchDescribeCollectionResponse": "responses=2:DescribeCollectionResponse",
     "Status": "error_code=1:enum reason=2:string code=3:uint retriable=4:bool detail=5:string",
     "CollectionSchema": "name=1:string fields=4:FieldSchema",
-    "FieldSchema": "name=2:string data_type=5:enum type_params=6:KeyValuePair",
+    "FieldSchema": "name=2:string is_primary_key=3:bool data_type=5:enum type_params=6:KeyValuePair autoID=8:bool",
 }
 
 SHAPES: Final[dict[str, Shape]] = compile_shapes(TABLE)
 
 SERVICE: Final = "/milvus.proto.milvus.MilvusService"
+VARCHAR: Final = 21  # schema.DataType
 DENSE_TYPES: Final = {101: "float", 102: "float16", 103: "bfloat16", 105: "int8"}
 """schema.DataType and common.PlaceholderType of dense vectors -> their form (forms.py)."""
 TEXT_TYPE: Final = 21  # a VarChar placeholder

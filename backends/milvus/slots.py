@@ -61,9 +61,12 @@ class GrpcReader:
     unsettled: bool = False
 
 
-def edit_grpc(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """The body of a gRPC message with its slots replaced. Raises ValueError for rows that do not fit their slot."""
-    patches: dict[int, Patch] = {}  # by where they start: texts of one placeholder share its type
+def edit_grpc(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> bytes:
+    """The body of a gRPC message with its slots replaced, and what else is to be patched.
+
+    Raises ValueError for rows that do not fit their slot.
+    """
+    patches: dict[int, Patch] = {patch[0]: patch for patch in beside}  # texts of one placeholder share its type
     for edit in edits:
         for patch in _patch(body, edit):
             patches[patch[0]] = patch

@@ -23,6 +23,6 @@ def read_upsert(body: bytes, context: RequestContext) -> MilvusMessage:
 
 def _read_columns(body: bytes, context: RequestContext, message: str) -> MilvusMessage:
     found = scan(body, (root_span(body, message),), SHAPES[message])
-    reader, _ = open_reader(body, found, context, Role.DOCUMENT)
+    reader, schema = open_reader(body, found, context, Role.DOCUMENT)
     add_columns(reader, found.get("fields_data", ()))
-    return MilvusMessage(body, (reader.collection,), reader.slots, False, False, edit_grpc)
+    return MilvusMessage(body, (reader.collection,), reader.slots, False, False, edit_grpc, schema)

@@ -123,7 +123,7 @@ class QdrantWriting:
             return Question("POST", place, rest_conditions.NOTHING_DELETED)
         return Question("POST", "/qdrant.Points/Delete", conditions.nothing_deleted(_collection_in_wire(body)))
 
-    def read_created(self, operation: Operation, answer: bytes) -> Sequence[PointId]:
+    def read_created(self, operation: Operation, answer: bytes, write: Write) -> Sequence[PointId]:
         """Qdrant's clients make all ids."""
         return ()
 
