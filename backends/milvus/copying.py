@@ -14,6 +14,7 @@ from pymilvus import CollectionSchema, MilvusClient
 # What an index description tells beside its settings.
 _STATE: Final = {"index_name", "field_name", "dim", "total_rows", "indexed_rows", "pending_index_rows", "state"}
 _DEFAULT_PARTITION: Final = "_default"
+_EXPIRY: Final = "collection.ttl.seconds"
 
 
 class NotCopiableError(ValueError):
@@ -30,6 +31,7 @@ def copy_collection(
     described = client.describe_collection(source)
     keyed = any(one.get("is_partition_key") for one in described["fields"])
     _refuse_computed(described, dims)
+    _refuse_expiry(described.get("properties") or {})
     if not keyed:
         _refuse_partitions(_list_partitions(client, source))
     schema = CollectionSchema.construct_from_dict(
@@ -69,6 +71,15 @@ def _refuse_computed(described: Mapping[str, Any], dims: Mapping[str, int]) -> N
                     f"the vectors of field {name!r} are made by its function {one['name']!r} inside Milvus, and "
                     "another model's cannot be written into it; create a collection with another function instead"
                 )
+
+
+def _refuse_expiry(properties: Mapping[str, Any]) -> None:
+    seconds = str(properties.get(_EXPIRY, "0"))
+    if seconds not in ("0", "-1", ""):
+        raise NotCopiableError(
+            f"its points expire ({_EXPIRY} is {seconds}), and would live longer in the new collection, which counts "
+            "from when they are written there"
+        )
 
 
 def _list_partitions(client: MilvusClient, name: str) -> Sequence[str]:

@@ -7,7 +7,6 @@ Its calls block, so each runs in a thread.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from ..payload_text import compile_text
 from ..sampling import draw_ids
 from .copying import NotCopiableError, copy_collection
 from .entities import Fields, read_entity, read_fields, write_entity, write_queries
+from .expressions import name_points, write_literal
 from .message import split_collection
 
 Result = TypeVar("Result")
@@ -106,7 +106,7 @@ class MilvusIndex:
             if self._in_order is None:
                 self._in_order = _lists_in_order(client)
             part: dict[str, Any] = {"limit": limit + 1, **_IN_ORDER} if self._in_order else {}
-            asked = f"{fields.key} >= {_literal(least)}"
+            asked = f"{fields.key} >= {write_literal(least)}"
             rows = client.query(name, filter=asked, output_fields=[fields.key], **_STRONG, **part)
             return sorted(row[fields.key] for row in rows)
 
@@ -137,10 +137,13 @@ class MilvusIndex:
         return [found.get(point) for point in ids]
 
     async def _get(self, collection: str, ids: Sequence[PointId], fields: list[str]) -> list[dict[str, Any]]:
+        """Rows with these fields, of which the first is the key."""
         if not ids:
             return []
+        # By an expression of our own: the client writes its `ids` without escaping quotes.
+        asked = name_points(fields[0], ids)
         return await self._ask(
-            collection, lambda client, name: list(client.get(name, ids=list(ids), output_fields=fields, **_STRONG))
+            collection, lambda client, name: list(client.query(name, filter=asked, output_fields=fields, **_STRONG))
         )
 
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:
@@ -156,7 +159,8 @@ class MilvusIndex:
     async def delete(self, collection: str, ids: Sequence[PointId]) -> None:
         """Delete points; ids that do not exist are no error."""
         if ids:
-            await self._ask(collection, lambda client, name: client.delete(name, ids=list(ids)))
+            asked = name_points((await self._fields(collection)).key, ids)
+            await self._ask(collection, lambda client, name: client.delete(name, filter=asked))
 
     async def create_like(self, source: str, target: str, dims: Mapping[str, int]) -> None:
         """Create an empty collection with the schema and indexes of another, but these dims by field, and load it.
@@ -251,11 +255,6 @@ def _lists_in_order(client: MilvusClient) -> bool:
 
 def _indexes(client: MilvusClient, name: str) -> list[dict[str, Any]]:
     return [client.describe_index(name, index) for index in client.list_indexes(name)]
-
-
-def _literal(value: PointId) -> str:
-    """A value in a filter expression."""
-    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ class Builder:
 
     def _search(self, message: Any) -> None:
         """One search: its placeholder group, its field and its bounds."""
-        asked = self.rng.choice(("dense", None))
+        asked = self.rng.choice(("dense", "other", None))
         message.search_params.add(key="topk", value="10")
         if asked:
             message.search_params.add(key="anns_field", value=asked)

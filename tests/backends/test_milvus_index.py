@@ -94,7 +94,7 @@ async def test_a_new_collection_has_the_settings_of_the_old_one(client: MilvusCl
     schema.add_field("tags", DataType.ARRAY, element_type=DataType.INT64, max_capacity=5)
     client.create_collection(
         name, schema=schema, index_params=indexes, num_partitions=5, consistency_level="Session",
-        properties={"collection.ttl.seconds": "3600000"},
+        properties={"mmap.enabled": "true"},
     )  # fmt: skip
     await index.create_like(name, f"{name}_new", {"emb": 6})
     old, new = client.describe_collection(name), client.describe_collection(f"{name}_new")
@@ -152,6 +152,14 @@ async def test_partitions_of_its_own_are_not_lost_in_silence(client: MilvusClien
     with pytest.raises(IndexRefusedError, match=r"cannot be made anew: it has partitions of its own \(summer\)"):
         await index.create_like(name, f"{name}_new", {"emb": 6})
     assert not await index.exists(f"{name}_new")
+
+
+async def test_points_that_expire_are_not_copied_in_silence(client: MilvusClient, index: MilvusIndex) -> None:
+    name, schema, indexes = begin(client)
+    expiry = {"collection.ttl.seconds": "3600"}
+    client.create_collection(name, schema=schema, index_params=indexes, properties=expiry)
+    with pytest.raises(IndexRefusedError, match=r"its points expire \(collection.ttl.seconds is 3600\)"):
+        await index.create_like(name, f"{name}_new", {"emb": 6})
 
 
 @pytest.mark.parametrize("form", KINDS)

@@ -112,7 +112,20 @@ REQUESTS: list[tuple[str, Any, list[Any]]] = [
     ),
     (f"{V2}/get", {"collectionName": "docs", "id": [1]}, []),
     (f"{V2}/query", {"collectionName": "docs", "filter": "id > 0"}, []),
+    (f"{V1}/upsert", {"collectionName": "docs", "data": [{"id": 1, "vector": [1, 2]}]}, [("vector", None, [[1, 2]])]),
+    (f"{V1}/get", {"collectionName": "docs", "id": 1, "outputFields": ["vector"]}, []),
+    (f"{V1}/query", {"collectionName": "docs", "filter": "id > 0", "outputFields": ["vector"]}, []),
+    (
+        f"{V2}/insert",
+        {"collectionName": "docs", "data": [{"id": 1, "clips": [{"vector": [1, 2], "n": 1}], "vector": [3, 4]}]},
+        [("vector", None, [[3, 4]])],  # arrays of structs pass with what is in them
+    ),
 ]
+
+
+def test_every_rest_method_has_a_documented_exchange() -> None:
+    methods = {one.path for one in DIALECT.operations if one.transport == "rest" and not one.describes}
+    assert {path for path, _, _ in REQUESTS} == methods
 
 
 @pytest.mark.parametrize(("path", "body", "slots"), REQUESTS, ids=[path for path, _, _ in REQUESTS])

@@ -80,14 +80,14 @@ class MilvusCase:
     async def make(self, n: int, *, text_ids: bool = False) -> Stored:
         name, rows = f"c{uuid.uuid4().hex}", draw(n)
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=True)
-        kind: dict[str, Any] = {"datatype": DataType.VARCHAR, "max_length": 20} if text_ids else {"datatype": 5}
+        kind: dict[str, Any] = {"datatype": DataType.VARCHAR, "max_length": 40} if text_ids else {"datatype": 5}
         schema.add_field("pk", is_primary=True, **kind)
         schema.add_field(FIELD, DataType.FLOAT_VECTOR, dim=DIM)
         schema.add_field("title", DataType.VARCHAR, max_length=50)
         settings = self.client.prepare_index_params()
         settings.add_index(FIELD, index_type="FLAT", metric_type="COSINE")
         self.client.create_collection(name, schema=schema, index_params=settings, consistency_level="Strong")
-        ids: list[PointId] = [f"p{at:04d}" if text_ids else at for at in range(n)]
+        ids: list[PointId] = [f'it\'s {at:04d} "é"' if text_ids else at for at in range(n)]
         order = np.random.default_rng(1).permutation(n).tolist()
         for part in np.array_split(order, 5):
             made = [{"pk": ids[at], FIELD: rows[at].tolist(), **payload_of(at)} for at in part.tolist()]
