@@ -18,6 +18,7 @@ from crossfade.proxy.migration.machine import State
 from tests.proxy.cli_runs import Ran, make_run
 from tests.proxy.deployed_metrics import asked_metrics, exposed_metrics
 from tests.proxy.serving import Serving, spawn_serve, start_serving, wait_until
+from tests.proxy.toy_adapters import save_toy, toy_vectors
 
 POINTS = 300
 REST = """\
@@ -28,6 +29,12 @@ collections:
   docs: {index_model: old, text: payload.text, migrate: {to: new}}
   goal: {index_model: old, text: payload.text, migrate: {to: new}}
   taken: {index_model: old, text: payload.text, migrate: {to: new}}
+  railed:
+    index_model: old
+    query_model: new
+    adapters: {new: adapter}
+    text: payload.text
+    migrate: {to: new, ramp: [{percent: 10, hold: 0}], guardrails: {error_rate: 0.2, window: 20s}}
   killed: {index_model: old, text: payload.text, migrate: {to: new, pace: {rate: 60, workers: 1}}}
 """
 Migrate = Callable[..., Ran]
@@ -36,8 +43,10 @@ Migrate = Callable[..., Ran]
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """One serve with a collection for each test."""
-    with start_serving(tmp_path_factory.mktemp("migrate"), "embedded: ./data", REST) as running:
-        for collection in ("docs", "goal", "taken", "killed"):
+    folder = tmp_path_factory.mktemp("migrate")
+    save_toy(folder / "adapter")
+    with start_serving(folder, "embedded: ./data", REST) as running:
+        for collection in ("docs", "goal", "taken", "railed", "killed"):
             fill(running, collection)
         yield running
 
@@ -155,6 +164,27 @@ def test_a_goal_in_the_file_goes_as_far_as_it_says_and_a_verb_by_hand_counts_unt
     want("none", ", pace: {rate: 5}")
     wait_until(lambda: said(migrate("status", "goal", "--json"))["pace"]["rate"] == 5, 30, "the limit")
     assert said(migrate("set", "goal", "rate=none", "workers=3", "--json"))["pace"]["workers"] == 3
+
+
+def test_a_share_steps_back_by_itself_when_the_new_index_fails_and_every_query_is_answered(
+    serving: Serving, migrate: Migrate
+) -> None:
+    migrate("start", "railed", "--watch")
+    migrate("verify", "railed", "--watch")
+    assert migrate("switch", "railed", "--force").code == 0
+    client, queries = serving.client(grpc=True), iter(toy_vectors(7, 2000, 24))
+    assert client.delete_collection("railed--new")
+
+    def asks() -> bool:
+        hits = [client.query_points("railed", query=next(queries).tolist(), limit=3).points for _ in range(25)]
+        assert all(len(one) == 3 for one in hits)
+        return bool(json.loads(migrate("status", "railed", "--json").out)["state"] == "SYNCED")
+
+    wait_until(asks, 60, "the old index answers everybody")
+    steps = [one for one in said(migrate("history", "railed", "--json")) if one["actor"] == "guardrail"]
+    assert [one["step"] for one in steps] == ["switch to 10 %", "reverse"]
+    assert re.match(r"error_rate: \d+ of \d+ reads failed, \d\.\d+ > 0\.2; from 100 % to 10 %", steps[0]["reason"])
+    assert "stepped back" in migrate("status", "railed").out
 
 
 def test_a_file_that_takes_a_migration_away_is_refused_until_it_is_over(serving: Serving, migrate: Migrate) -> None:
