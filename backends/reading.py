@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from .dialect import Edit, Float32, Message, Operation, TextSlot, Transport, VectorSlot
+from .dialect import (
+    NO_CONTEXT,
+    Edit,
+    Float32,
+    Message,
+    Operation,
+    RequestContext,
+    TextSlot,
+    Transport,
+    VectorSlot,
+)
 from .index import PointId
 
 
@@ -67,13 +77,22 @@ class ReadCodec(Protocol):
     def find_other(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The one of `others` that a request line names, or None; a query string is not looked at."""
 
-    def find_collection(self, operation: Operation, path: str, body: bytes) -> str | None:
+    def find_collection(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> str | None:
         """The collection that a request of `others` is about, None when there is not exactly one.
 
         Raises MalformedError.
         """
 
-    def retarget(self, operation: Operation, path: str, body: bytes, names: Mapping[str, str]) -> tuple[str, bytes]:
+    def retarget(
+        self,
+        operation: Operation,
+        path: str,
+        body: bytes,
+        names: Mapping[str, str],
+        context: RequestContext = NO_CONTEXT,
+    ) -> tuple[str, bytes]:
         """Path and body of any request with collections named otherwise, and everything else as it was.
 
         Raises MalformedError.
@@ -90,3 +109,6 @@ class ReadCodec(Protocol):
 
     def form_hits(self, operation: Operation, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
         """The answer `body` with these hits in place of its own, each with the score it is given with."""
+
+    def refuses(self, operation: Operation, body: bytes) -> bool:
+        """Whether an answer says that the request failed, where failures are told in answers."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pyqwest import Headers, Response
 
+from crossfade.backends.dialect import RequestContext
+
 from .driver import Incoming, carries_answer
 from .errors import BodyTooLarge, MalformedRequest
 from .framing import pack, unpack
@@ -48,7 +50,7 @@ async def ask(
     operation, path = incoming.operation, incoming.path
     if names:
         assert worker.dialect.reading is not None  # only its collections are ever named otherwise
-        path, message = worker.dialect.reading.retarget(operation, path, message, names)
+        path, message = worker.dialect.reading.retarget(operation, path, message, names, RequestContext(incoming.named))
     path = f"{path}?{incoming.query}" if incoming.query else path
     headers = asked_headers(incoming)
     body = pack(message, operation.transport)

@@ -111,9 +111,9 @@ async def carry_out(
     path, body, dropped = incoming.path, incoming.body, _NOTHING
     if edits or names:
         path, body = (
-            _edit(worker, message, edits, operation, path, names)
+            _edit(worker, incoming.named, message, edits, operation, path, names)
             if small
-            else await worker.off_loop(len(body), _edit, worker, message, edits, operation, path, names)
+            else await worker.off_loop(len(body), _edit, worker, incoming.named, message, edits, operation, path, names)
         )
         dropped = frozenset({ENCODINGS[operation.transport]})
     if plan.reads_answer:
@@ -177,6 +177,7 @@ def read_message(
 
 def _edit(
     worker: Worker,
+    named: Mapping[str, str],
     message: Message,
     edits: list[Edit],
     operation: Operation,
@@ -187,7 +188,7 @@ def _edit(
     edited = message.edited(edits)
     if names:
         assert worker.dialect.reading is not None  # only its collections are ever named otherwise
-        path, edited = worker.dialect.reading.retarget(operation, path, edited, names)
+        path, edited = worker.dialect.reading.retarget(operation, path, edited, names, RequestContext(named))
     return path, pack(edited, operation.transport)
 
 

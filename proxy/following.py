@@ -6,7 +6,7 @@ the collection's name stands for its target.
 
 from __future__ import annotations
 
-from crossfade.backends.dialect import MalformedError, Operation, Role, Transport
+from crossfade.backends.dialect import MalformedError, Operation, RequestContext, Role, Transport
 
 from .detect import detect_model, read_declared
 from .driver import Incoming, Outgoing, carries_answer
@@ -15,7 +15,7 @@ from .framing import pack, unpack
 from .migration.machine import State
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed
-from .reading import find_view, wait_seconds
+from .reading import check_answer, find_view, wait_seconds
 from .routing import Snapshot
 from .strategies import Request, choose_way, find_key, read_wanted
 from .upstream import call_upstream, forwarded_headers, read_all
@@ -42,7 +42,7 @@ async def follow(worker: Worker, incoming: Incoming) -> Outgoing | None:
     try:
         encoding = incoming.named.get("grpc-encoding" if operation.transport == "grpc" else "content-encoding")
         message = unpack(operation, incoming.body, encoding, snapshot.config.limits.body) if incoming.body else b""
-        collection = codec.find_collection(operation, incoming.path, message)
+        collection = codec.find_collection(operation, incoming.path, message, RequestContext(incoming.named))
     except (MalformedError, MalformedRequest):
         return None  # the database says best what is wrong with it
     view = find_view(snapshot, () if collection is None else (collection,))
@@ -83,7 +83,9 @@ async def _ask_target(
     if not carries_answer(incoming.operation, outgoing.response):
         raise TargetFailed("refused")
     gathered = await read_all(outgoing.target, outgoing.response, snapshot.config.limits.body)
-    return outgoing._replace(gathered=gathered)
+    outgoing = outgoing._replace(gathered=gathered)
+    check_answer(worker, incoming, outgoing, snapshot)
+    return outgoing
 
 
 async def _ask(
@@ -91,7 +93,7 @@ async def _ask(
 ) -> Outgoing:
     operation, codec = incoming.operation, worker.dialect.reading
     assert codec is not None  # as above
-    path, message = codec.retarget(operation, incoming.path, message, names)
+    path, message = codec.retarget(operation, incoming.path, message, names, RequestContext(incoming.named))
     target = worker.target(snapshot, operation.transport)
     headers = forwarded_headers(incoming.headers, _ENCODINGS)
     body = pack(message, operation.transport) if incoming.body else b""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crossfade.backends.dialect import MalformedError, Role, ScoreSlot, VectorSlot
+from crossfade.backends.dialect import MalformedError, RequestContext, Role, ScoreSlot, VectorSlot
 from crossfade.backends.reading import Asking, Search
 
 from .asking import asked_headers
@@ -53,6 +53,19 @@ async def exchange_migrated(worker: Worker, incoming: Incoming) -> Outgoing:
 def find_view(snapshot: Snapshot, collections: Iterable[str]) -> MigrationView | None:
     """The migration of the first of these collections that has one."""
     return next((snapshot.migrations[name] for name in collections if name in snapshot.migrations), None)
+
+
+def check_answer(worker: Worker, incoming: Incoming, outgoing: Outgoing, snapshot: Snapshot) -> None:
+    """Raise TargetFailed where the target says in its answer that it failed."""
+    operation, codec = incoming.operation, worker.dialect.reading
+    assert codec is not None  # a dialect without one has no target
+    encoding = None if outgoing.changed else outgoing.response.headers.get(ENCODINGS[operation.transport])
+    try:
+        failed = codec.refuses(operation, unpack(operation, outgoing.gathered, encoding, snapshot.config.limits.body))
+    except (MalformedRequest, BodyTooLarge):
+        return  # whatever it is, the client may still make sense of it
+    if failed:
+        raise TargetFailed("refused")
 
 
 def wait_seconds(incoming: Incoming, snapshot: Snapshot, view: MigrationView) -> float:
@@ -123,7 +136,9 @@ class Reading:
         if found:
             asked = codec.form_searches(operation, self.read.message, [(searches[0], Asking(vector, len(found)))])
             names = {self.view.collection: self.view.target}
-            path, message = codec.retarget(operation, self.incoming.path, asked, names)
+            path, message = codec.retarget(
+                operation, self.incoming.path, asked, names, RequestContext(self.incoming.named)
+            )
             path = f"{path}?{self.incoming.query}" if self.incoming.query else path
             headers = asked_headers(self.incoming)
             shadow = Shadow(self.view.collection, operation, path, message, headers, found, limit)
@@ -203,10 +218,11 @@ class Reading:
         outgoing = await carry_out(self.worker, self.incoming, self.read, plan, turned, names)
         if not carries_answer(self.incoming.operation, outgoing.response):
             raise TargetFailed("refused")
-        if outgoing.gathered:
-            return outgoing
-        limit = self.snapshot.config.limits.body
-        return outgoing._replace(gathered=await read_all(outgoing.target, outgoing.response, limit))
+        if not outgoing.gathered:
+            limit = self.snapshot.config.limits.body
+            outgoing = outgoing._replace(gathered=await read_all(outgoing.target, outgoing.response, limit))
+        check_answer(self.worker, self.incoming, outgoing, self.snapshot)
+        return outgoing
 
     async def _crossfade(self, plan: Plan, searches: list[Search], *, legacy: bool) -> Outgoing:
         target = self.worker.target(self.snapshot, self.incoming.operation.transport)

@@ -11,6 +11,7 @@ from .describe import MilvusSchemas
 from .failure import form_failure
 from .message import MilvusMessage
 from .methods import GRPC_METHODS, REST_METHODS
+from .reading import MilvusReading
 from .rest import read_answer as read_rest_answer
 
 
@@ -23,7 +24,7 @@ class MilvusDialect:
         *(method.operation for method in REST_METHODS.values()),
     )
     schemas: SchemaCodec | None = MilvusSchemas()
-    reading: ReadCodec | None = None
+    reading: ReadCodec | None = MilvusReading()
     writing: WriteCodec | None = None
     read_headers: Sequence[str] = ("dbname",)
 

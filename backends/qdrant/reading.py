@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..dialect import Message, Operation, Transport
+from ..dialect import NO_CONTEXT, Message, Operation, RequestContext, Transport
 from ..reading import Asking, Hit, Search
 from . import hits, others, rest_searching, searching
 from .message import QdrantMessage
@@ -20,11 +20,20 @@ class QdrantReading:
         """The one of `others` that a request line names; on REST anything below a collection is one."""
         return others.find_other(transport, method, path.partition("?")[0])
 
-    def find_collection(self, operation: Operation, path: str, body: bytes) -> str | None:
+    def find_collection(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> str | None:
         """The collection that a request of `others` is about; None for a change of aliases, which may name many."""
         return others.find_collection(operation, path, body)
 
-    def retarget(self, operation: Operation, path: str, body: bytes, names: Mapping[str, str]) -> tuple[str, bytes]:
+    def retarget(
+        self,
+        operation: Operation,
+        path: str,
+        body: bytes,
+        names: Mapping[str, str],
+        context: RequestContext = NO_CONTEXT,
+    ) -> tuple[str, bytes]:
         """Path and body of any request with collections named otherwise, and everything else as it was."""
         return retarget(operation, path, body, names)
 
@@ -51,6 +60,10 @@ class QdrantReading:
         if operation.transport == "grpc":
             return hits.form_hits(operation, body, found)
         return rest_searching.form_hits(operation, body, found)
+
+    def refuses(self, operation: Operation, body: bytes) -> bool:
+        """Never: Qdrant's failures have a status of their own."""
+        return False
 
 
 def _own(request: Message) -> QdrantMessage:
