@@ -154,7 +154,7 @@ class Reading:
         jobs = {id(slot): job.space for job in plan.jobs for slot in job.slots}
         jobs |= {id(text.slot): text.space for text in plan.texts}
         spaces = [jobs.get(id(search.slot)) for search in searches]
-        there = all(space is not None and space.field == self.view.field for space in spaces)
+        there = all(space is not None and space.field in (self.view.field, "") for space in spaces)
         return list(searches) if there else None
 
     def _find_model(self, plan: Plan) -> str | None:
@@ -162,9 +162,10 @@ class Reading:
         space = self.snapshot.find_space(self.view.collection, self.view.field)
         if space is None:
             return None
-        asked = plan.models.get((space.collection, space.field))
-        if asked is not None:
-            return asked
+        for field in (self.view.field, ""):  # a request that names none means the only one there is
+            asked = plan.models.get((space.collection, field))
+            if asked is not None:
+                return asked
         try:
             return detect_model(space, self.read.declared, Role.RESULT, None, None, self.snapshot.models)
         except RequestError:

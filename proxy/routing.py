@@ -201,8 +201,11 @@ def _build_space(snapshot: Snapshot, collection: str, settings: Collection, usin
 
 
 def _is_moved(view: MigrationView, using: str, index_model: str) -> bool:
-    """Whether a field is the one that was re-encoded, and the configuration still says what it was before."""
-    return view.field == using and index_model == view.from_model
+    """Whether a field is the one that was re-encoded, and the configuration still says what it was before.
+
+    Where no field is named it is the only one there is.
+    """
+    return using in (view.field, "") and index_model == view.from_model
 
 
 def _by_dimension(adapters: Mapping[str, Adapter]) -> dict[int, dict[str, Fingerprint]]:

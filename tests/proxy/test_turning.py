@@ -114,6 +114,14 @@ def test_only_the_field_and_the_collection_that_were_migrated_change() -> None:
         assert space.index_model == "old"
 
 
+def test_a_request_that_names_no_field_means_the_only_one_there_is() -> None:
+    snapshot = snapshot_of(DONE.model_copy(update={"field": "vector"}))
+    for using, index_model in (("vector", "new"), ("", "new"), ("other", "old")):
+        space = snapshot.find_space("docs", using)
+        assert space is not None
+        assert space.index_model == index_model
+
+
 def test_a_snapshot_is_turned_for_one_collection_and_only_once() -> None:
     snapshot = snapshot_of(VIEW)
     turned = snapshot.turn("docs")
