@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from pyqwest import Headers, ReadError, Request, Response, Transport, WriteError
 
@@ -72,7 +73,7 @@ async def call_upstream(
         raise target.down(error) from error
     if _FROM_DATABASE not in response.headers:
         reason = (await read_all(target, response, _REASON)).decode("utf-8", "replace")
-        raise target.down(reason or f"HTTP {response.status}")
+        raise target.down(reason or unquote(response.headers.get("grpc-message", "")) or f"HTTP {response.status}")
     return response
 
 
