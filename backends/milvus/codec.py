@@ -13,6 +13,7 @@ from .message import MilvusMessage
 from .methods import GRPC_METHODS, REST_METHODS
 from .reading import MilvusReading
 from .rest import read_answer as read_rest_answer
+from .writing import MilvusWriting
 
 
 class MilvusDialect:
@@ -25,7 +26,7 @@ class MilvusDialect:
     )
     schemas: SchemaCodec | None = MilvusSchemas()
     reading: ReadCodec | None = MilvusReading()
-    writing: WriteCodec | None = None
+    writing: WriteCodec | None = MilvusWriting()
     read_headers: Sequence[str] = ("dbname",)
 
     def find_operation(self, transport: Transport, method: str, path: str) -> Operation | None:
