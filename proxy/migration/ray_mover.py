@@ -198,4 +198,5 @@ def _connect(settings: Ray, collection: str) -> ModuleType:
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = f"Ray at {settings.address or 'this machine'} cannot be used: {error}"
             raise BadPlan(collection=collection, reason=reason) from error
-    return ray
+    loaded: ModuleType = ray  # without its package a type checker knows nothing of it
+    return loaded
