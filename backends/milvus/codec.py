@@ -59,4 +59,4 @@ class MilvusDialect:
 
     def fail(self, operation: Operation | None, transport: Transport, failure: Failure) -> FailureAnswer:
         """A failure as Milvus would report it."""
-        return form_failure(transport, failure)
+        return form_failure(operation, transport, failure)

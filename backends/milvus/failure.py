@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import orjson
 
-from ..dialect import Failure, FailureAnswer, Transport
+from ..dialect import Failure, FailureAnswer, Operation, Transport
 from ..wire import encode_field, encode_varint
+from .others import STATUS_REPLIES
 
 # gRPC code -> Milvus's own code and its older one (common.ErrorCode), which clients before 2.4 read.
 _INVALID = (1100, 5)  # parameter invalid; IllegalArgument
@@ -23,17 +24,15 @@ _INTERNAL = (5, 1)  # service internal error; UnexpectedError
 _RETRIABLE = (14, 4)
 
 
-def form_failure(transport: Transport, failure: Failure) -> FailureAnswer:
-    """A failure in Milvus's own form: HTTP 200 with a code and a message, over gRPC in the reply's field 1.
-
-    Every reply of a method that can carry vectors has its status in field 1.
-    """
+def form_failure(operation: Operation | None, transport: Transport, failure: Failure) -> FailureAnswer:
+    """A failure in Milvus's own form: HTTP 200 with a code and a message, over gRPC in the status of the reply."""
     code, older = _CODES.get(failure.grpc_code, _INTERNAL)
     if transport == "rest":
         body = orjson.dumps({"code": code, "message": failure.message})
         return FailureAnswer(200, 0, "", "application/json", body)
-    reply = encode_field(1, _encode_status(code, older, failure))
-    return FailureAnswer(200, 0, "", "application/grpc", reply)
+    status = _encode_status(code, older, failure)
+    alone = operation is not None and operation.name in STATUS_REPLIES
+    return FailureAnswer(200, 0, "", "application/grpc", status if alone else encode_field(1, status))
 
 
 def _encode_status(code: int, older: int, failure: Failure) -> bytes:

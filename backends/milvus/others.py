@@ -72,6 +72,18 @@ WRITES: Final = (
     "RefreshExternalCollection",
 )
 
+STATUS_REPLIES: Final = frozenset(
+    {
+        *("LoadCollection", "LoadPartitions", "LoadBalance", "CreateSnapshot", "DropSnapshot", "CreateCollection"),
+        *("DropCollection", "ReleaseCollection", "AlterCollection", "AlterCollectionField", "AddCollectionField"),
+        *("AddCollectionStructField", "AddCollectionFunction", "AlterCollectionFunction", "DropCollectionFunction"),
+        *("RenameCollection", "CreatePartition", "DropPartition", "ReleasePartitions", "CreateAlias", "DropAlias"),
+        *("AlterAlias", "CreateIndex", "AlterIndex", "DropIndex", "CreateRowPolicy", "DropRowPolicy"),
+        "BatchUpdateManifest",
+    }
+)
+"""Methods whose reply is a status; that of every other has its status in field 1."""
+
 GRPC_OTHERS: Final = {
     path: Operation(name, "grpc", "POST", path, name in WRITES, False)
     for name in (*READS, *WRITES)

@@ -86,8 +86,10 @@ class MilvusReading:
             if operation.transport == "rest":
                 code = read_number(body, scan_json(body, {"code": EVERYTHING}).members.get("code"))
                 return code is not None and code not in _DONE
-            reply = scan(body, (root_span(body, "Reply"),), _SHAPES["Reply"])
-            status = scan(body, reply.get("status", ()), _SHAPES["Status"])
+            spans: Sequence[Span] = (root_span(body, "Reply"),)
+            if operation.name not in others.STATUS_REPLIES:
+                spans = scan(body, spans, _SHAPES["Reply"]).get("status", ())
+            status = scan(body, spans, _SHAPES["Status"])
             return any(read_uint(body, status, name) for name in ("error_code", "code"))
         except MalformedError:
             return True

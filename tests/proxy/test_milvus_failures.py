@@ -18,6 +18,7 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from crossfade.backends.dialect import Failure
 from crossfade.backends.milvus import MilvusDialect
+from crossfade.backends.milvus.others import GRPC_OTHERS
 from tests.proxy.milvus_serving import SERVICE, MilvusServing, start_embedded, start_milvus_serving
 from tests.proxy.recording import GrpcCall, Recorders
 from tests.proxy.serving import free_ports
@@ -147,12 +148,21 @@ def read_vector(recorded: Recorders) -> Any:
     return np.frombuffer(group.placeholders[0].values[0], "<f4")
 
 
-@pytest.mark.parametrize("operation", [one for one in MilvusDialect.operations if one.transport == "grpc"])
+OPERATIONS = [one for one in MilvusDialect.operations if one.transport == "grpc"]
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, *GRPC_OTHERS.values()], ids=lambda one: str(one.name))
 def test_every_reply_has_its_status_where_a_failure_puts_it(operation: Any) -> None:
-    answer = MilvusDialect().fail(operation, "grpc", Failure(14, 503, "down"))
+    dialect = MilvusDialect()
+    answer = dialect.fail(operation, "grpc", Failure(14, 503, "down"))
     assert answer.grpc_code == 0
     method = milvus_pb2.DESCRIPTOR.services_by_name["MilvusService"].methods_by_name[operation.name]
-    reply: Any = getattr(milvus_pb2, method.output_type.name).FromString(answer.body)
-    assert (reply.status.code, reply.status.reason, reply.status.retriable) == (2, "down", True)
+    kind: Any = getattr(common_pb2 if method.output_type.name == "Status" else milvus_pb2, method.output_type.name)
+    reply = kind.FromString(answer.body)
+    status = next((value for field, value in reply.ListFields() if field.name.endswith("status")), reply)
+    assert (status.code, status.reason, status.retriable) == (2, "down", True)
     assert operation.path == f"{SERVICE}/{operation.name}"
-    assert len(reply.ListFields()) == 1
+    assert len(reply.ListFields()) == (1 if status is not reply else 5)
+    assert dialect.reading is not None
+    assert dialect.reading.refuses(operation, answer.body)
+    assert not dialect.reading.refuses(operation, b"")
