@@ -15,6 +15,7 @@ import httpx
 from tests.proxy.serving import ROOT, free_ports
 
 _READY_SECONDS = 60.0
+_SERVER = "crossfade.backends.embedded"
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Upstream:
     data: Path
     grpc_port: int = 0
     rest_port: int = 0
+    faults: float = 0.0  # share of calls that fail, half of them after they were carried out
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
@@ -37,7 +39,8 @@ class Upstream:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [sys.executable, "-m", "crossfade.backends.embedded", "--data", str(self.data), "--with-parent"]
+        module = ["tests.chaos.faulty_upstream", "--faults", str(self.faults)] if self.faults else [_SERVER]
+        command = [sys.executable, "-m", *module, "--data", str(self.data), "--with-parent"]
         ports = ["--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port)]
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
