@@ -13,6 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from crossfade.adapters.base import Adapter, Float32
 from crossfade.proxy.migration.keys import write_key
+from tests.chaos.load import Told
 from tests.chaos.stage import COLLECTION, TARGET, PointId
 from tests.proxy.encoding_function import encode_one
 
@@ -34,14 +35,18 @@ class Compared:
         return not (self.lost or self.resurrected or self.stale) and self.hashes[0] == self.hashes[1]
 
 
-def compare(client: QdrantClient, adapter: Adapter, natives: Mapping[PointId, Sequence[Float32]]) -> Compared:
+def compare(client: QdrantClient, adapter: Adapter, told: Told) -> Compared:
     """Compare all of both collections.
 
-    A vector's provenance is the text it was encoded from, or the token of the client that sent it; the old index says
-    which by what it stores, and the target's vector must be that one.
+    A vector's provenance is the text it was encoded from, or the client that sent it; the old index says which by what
+    it stores, and the target's vector must be that one.
     """
     old, new = (read_everything(client, name) for name in (COLLECTION, TARGET))
-    wanted = {point: _provenance(record, adapter, natives.get(point, ())) for point, record in old.items()}
+    wanted: dict[PointId, tuple[str, Float32 | None]] = {}
+    for point, record in old.items():
+        possible = _provenances(record, adapter, told, point)
+        held = (one for one in possible if point in new and _holds(new[point], one[1]))
+        wanted[point] = next(held, possible[0])
     there = {
         point: wanted[point][0] if point in wanted and _holds(record, wanted[point][1]) else "unexpected"
         for point, record in new.items()
@@ -64,19 +69,25 @@ def read_everything(client: QdrantClient, name: str) -> dict[PointId, models.Rec
             return records
 
 
-def _provenance(record: models.Record, adapter: Adapter, sent: Sequence[Float32]) -> tuple[str, Float32 | None]:
-    """What the target's vector must be: its name, and itself; None: no vector."""
+def _provenances(
+    record: models.Record, adapter: Adapter, told: Told, point: PointId
+) -> list[tuple[str, Float32 | None]]:
+    """What the target's vector must be, its name and itself (None: no vector), or one of two."""
     if not record.vector:
-        return "none", None
-    stored = np.asarray(record.vector, np.float32)
-    if sent:
-        mapped = adapter.document.apply(np.stack(sent))
-        likeness = mapped @ stored / np.linalg.norm(mapped, axis=1) / np.linalg.norm(stored)
-        if likeness.max() > _SAME:
-            at = int(likeness.argmax())
-            return f"sent {at}", sent[at]
+        return [("none", None)]
     text = (record.payload or {}).get("text")
-    return ("none", None) if not text else (f"text {text}", encode_one(text, "passage"))
+    encoded = ("none", None) if not text else (f"text {text}", encode_one(text, "passage"))
+    sent = told.natives.get(point)
+    if not sent:
+        return [encoded]
+    stored = np.asarray(record.vector, np.float32)
+    mapped = adapter.document.apply(np.stack([vector for _, vector in sent]))
+    likeness = mapped @ stored / np.linalg.norm(mapped, axis=1) / np.linalg.norm(stored)
+    if likeness.max() <= _SAME:
+        return [encoded]
+    at = int(likeness.argmax())
+    native = (f"sent {at}", sent[at][1])
+    return [native] if sent[at][0] > told.captured else [native, encoded]
 
 
 def _holds(record: models.Record, wanted: Float32 | None) -> bool:

@@ -30,12 +30,14 @@ _WIDE: Final = 25  # points of one request of a historian
 
 @dataclass
 class Told:
-    """What a load has done. `natives`: vectors that clients of the new model sent, by point."""
+    """What a load has done. `natives`: vectors that clients of the new model sent, by point, with when; those sent
+    before `captured` may have come before the migration kept them, and are then nothing but texts to it."""
 
     requests: int = 0
     operations: int = 0
     failures: list[str] = field(default_factory=list)
-    natives: dict[PointId, list[Float32]] = field(default_factory=lambda: defaultdict(list))
+    captured: float = float("inf")
+    natives: dict[PointId, list[tuple[float, Float32]]] = field(default_factory=lambda: defaultdict(list))
     history: dict[PointId, list[Op]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -139,7 +141,7 @@ class Writer(Client):
         points = []
         for key in chosen:
             vector = native_vector(f"{token} {key}")
-            self.told.natives[key].append(vector)  # before it is sent: nobody knows what a failed one did
+            self.told.natives[key].append((time.monotonic(), vector))  # also of one that fails: who knows what it did
             points.append(_point(key, f"{token} {key}", vector.astype(float).tolist()))
         await self.new.upsert(COLLECTION, points, wait=True)
 
@@ -160,7 +162,7 @@ class Historian(Client):
         elif drawn < 0.85:
             points = [_point(key, token, native_vector(f"{token} {key}").astype(float).tolist()) for key in chosen]
             for key in chosen:
-                self.told.natives[key].append(native_vector(f"{token} {key}"))
+                self.told.natives[key].append((time.monotonic(), native_vector(f"{token} {key}")))
             await self._write("put", chosen, token, lambda: self.new.upsert(COLLECTION, points, wait=True))
         else:
             some = models.PointIdsList(points=chosen)
