@@ -37,9 +37,10 @@ COPYING: Final = CAPTURING - {State.CAPTURING}
 _POLL_SECONDS: Final = 0.1
 _SELDOM_SECONDS: Final = 1.0  # for what hardly ever is
 _SERVING_SECONDS: Final = 0.02  # while the target serves, a write waits to be readable there
-_TOGETHER: Final = 64  # touched points brought over at once
+_TOGETHER: Final = 512  # touched points brought over at once: many cost little more than one
 _SYNCED_SECONDS: Final = 5.0  # the oldest touched point may have waited so long when the target counts as in step
-_HOLD_SECONDS: Final = 10.0  # writes are held at most so long for the journal to run empty
+# Writes are held at most so long for the journal to run empty: one of unknown end (a timeout) settles after ten seconds
+_HOLD_SECONDS: Final = 13.0
 
 log = logging.getLogger("crossfade.migration.conduct")
 

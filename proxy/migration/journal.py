@@ -93,7 +93,10 @@ class Dirty:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How many points wait, and for how many seconds the oldest of them has (0 when none does)."""
+    """How many points wait, and for how many seconds the oldest of those has that can be brought over (0: none can).
+
+    A write under way, or one of unknown end that has not settled, keeps its points waiting without anything being late.
+    """
 
     count: int
     age: float
@@ -231,12 +234,13 @@ class Journal:
         return await asyncio.to_thread(self._backlog, migration)
 
     def _backlog(self, migration: str) -> Backlog:
-        query = select(func.count(marks.c.key.distinct()), func.min(marks.c.marked)).where(
-            marks.c.migration == migration
-        )
+        ended = case((open_writes.c.settles > marks.c.marked, open_writes.c.settles), else_=marks.c.marked)
+        ready = case((_is_open(self._now()) == 0, ended))
+        joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
+        query = select(func.count(marks.c.key.distinct()), func.min(ready)).select_from(joined)
         with reading(self._committer.engine) as connection:
-            count, oldest = connection.execute(query).one()
-        return Backlog(count, max(0.0, self.clock() - oldest) if count else 0.0)
+            count, oldest = connection.execute(query.where(marks.c.migration == migration)).one()
+        return Backlog(count, 0.0 if oldest is None else max(0.0, self.clock() - oldest))
 
     async def natives(self, migration: str, keys: Sequence[PointId]) -> Mapping[PointId, Sequence[Native]]:
         """New-model vectors that clients sent for these points, the newest first."""

@@ -90,7 +90,7 @@ async def test_what_a_dead_writer_left_counts_as_ended_once_its_last_requests_mu
     seen = await journal.dirty("m", 9)
     assert {one.point: one.finished for one in seen} == {1: True, 2: False}
     assert await journal.clear("m", seen) == 1
-    assert await journal.backlog("m") == Backlog(1, 5.5)
+    assert await journal.backlog("m") == Backlog(1, 0.0)  # its write is still under way: nothing is late
     journal.shut()
 
 
@@ -99,8 +99,14 @@ async def test_a_write_of_unknown_end_settles_later(url: str) -> None:
     journal = Journal(url, clock=lambda: now)
     await journal.close(await journal.mark("m", [1], "w"), settles_in=10)
     assert not (await journal.dirty("m", 9))[0].finished
+    now = 1009.0
+    assert await journal.backlog("m") == Backlog(1, 0.0)
     now = 1011.0
     assert (await journal.dirty("m", 9))[0].finished
+    assert await journal.backlog("m") == Backlog(1, 1.0)
+    await journal.close(await journal.mark("m", [2], "w"))
+    now = 1014.0
+    assert await journal.backlog("m") == Backlog(2, 4.0)
     journal.shut()
 
 
