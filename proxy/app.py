@@ -124,11 +124,13 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
     path = scope["raw_path"].decode("ascii", "surrogateescape")
     operation = worker.dialect.find_operation(transport, scope["method"], path)
     name = operation.name if operation is not None else "other"
+    failing = operation  # in whose form an error is told
     try:
         body = await _gather(receive, named, worker.live.snapshot.config.limits.body)
         query = scope["query_string"].decode("ascii", "surrogateescape")
         authority = named.get("host") or "upstream"
         if operation is None and (other := find_other(worker, transport, scope["method"], path)) is not None:
+            failing = other
             incoming = Incoming(other, headers, named, authority, path, query, body, _peer_of(scope))
             followed = await follow(worker, incoming)
             outgoing = followed or await _pass_on(worker, transport, scope, headers, authority, path, query, body)
@@ -153,12 +155,12 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
             worker.tally.requests[name, transport, "cancelled"] += 1
             return
         worker.tally.errors[name, error.label] += 1
-        await _rescue(worker, operation, transport, error, send)
+        await _rescue(worker, failing, transport, error, send)
     except Exception:  # whatever it is must not reach the client as UNKNOWN
         log.exception("%s failed", name)
         worker.tally.errors[name, "internal"] += 1
         await _rescue(
-            worker, operation, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
+            worker, failing, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
         )
 
 

@@ -25,14 +25,19 @@ _RETRIABLE = (14, 4)
 
 
 def form_failure(operation: Operation | None, transport: Transport, failure: Failure) -> FailureAnswer:
-    """A failure in Milvus's own form: HTTP 200 with a code and a message, over gRPC in the status of the reply."""
+    """A failure in Milvus's own form: HTTP 200 with a code and a message, over gRPC in the status of the reply.
+
+    Where a method's reply is not known its status cannot be placed: that failure is a gRPC error.
+    """
     code, older = _CODES.get(failure.grpc_code, _INTERNAL)
     if transport == "rest":
         body = orjson.dumps({"code": code, "message": failure.message})
         return FailureAnswer(200, 0, "", "application/json", body)
+    if operation is None:
+        return FailureAnswer(200, failure.grpc_code, failure.message, "application/grpc", b"")
     status = _encode_status(code, older, failure)
-    alone = operation is not None and operation.name in STATUS_REPLIES
-    return FailureAnswer(200, 0, "", "application/grpc", status if alone else encode_field(1, status))
+    reply = status if operation.name in STATUS_REPLIES else encode_field(1, status)
+    return FailureAnswer(200, 0, "", "application/grpc", reply)
 
 
 def _encode_status(code: int, older: int, failure: Failure) -> bytes:
