@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Float32, Map, PairsError
+from .coherence import fit_coherence
 from .linear import LinearMap, LinearSystem, fit_system, scale_columns
 from .local import Clusters, LocalMap, fit_clusters, fit_local
 from .lowrank import LowRankMap, fit_low_rank
 from .pairs import Pairs
 from .residual import ResidualMap, fit_residual
 
-Family = Literal["procrustes", "linear", "scaled", "lowrank", "distilled"]
+Family = Literal["procrustes", "linear", "coherence", "scaled", "lowrank", "distilled"]
 Centring = Literal["none", "documents", "queries"]
 AffineMap: TypeAlias = LinearMap | LowRankMap
 
@@ -29,7 +30,7 @@ class Experts:
     clusters: int
     prior: float
     temperature: float = 0.1
-    active: int = 3
+    active: int = 2
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class Workshop:
             return system.to_map(system.rotation)
         if recipe.family == "distilled":
             return self._distil(recipe).recentred(system.source_mean, system.target_mean)
+        if recipe.family == "coherence":
+            return fit_coherence(system, target, ridge=recipe.ridge)
         if recipe.family == "lowrank":
             rank = min(recipe.rank, source.shape[1], target.shape[1])
             return fit_low_rank(source, target, rank=rank, ridge=recipe.ridge, pull=recipe.pull, normalise=unit)

@@ -2,9 +2,10 @@
 
 For a query x the correction is weight * sum_i g_i r_i over the `neighbours` pairs nearest to x in the source space,
 with g = softmax(cosine / temperature) and r_i = y_i - base(x_i). It is the Nadaraya-Watson estimate (1964) of the
-residual, cut to the nearest pairs; it grows with every document that the re-encode finishes. Beyond EXACT_UP_TO pairs
-the nearest are found in two steps: a shortlist along the keys' leading RANK directions, then exact cosines. On a
-mixed corpus with 20,000 pairs that loses .002 nDCG@10 (.552 for .555); half the rank and half the list lose .023.
+residual, cut to the nearest pairs; it grows with every document that the re-encode finishes.
+
+Fits search exactly. `indexed` puts the pairs into a graph of int8 vectors (HNSW, Malkov and Yashunin 2016, by usearch),
+which is what is kept and served. A missed neighbour matters: lists by k-means that read as much lose half of the gain.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError
+from .graph import add_rows, build_graph, open_graph, search_graph
 from .registry import describe_map, restore_map, with_prefix, without_prefix
-from .search import best, blocks, leading
+from .search import best, blocks
 from .vectors import normalise_rows, unit_rows, unnormalised
 
-EXACT_UP_TO = 4_000  # keys; more are shortlisted first
-RANK = 128
-_SHORTLIST = 8  # times the neighbours, rescored exactly
+EXACT_UP_TO = 512  # pairs; a product over fewer is as fast as the graph
 
 
 @dataclass(frozen=True)
 class ResidualMap:
     """A base map that does not normalise, and the residuals it left on its pairs.
 
-    keys (n, source_dim) are the pairs' source vectors, centred on the documents' mean and of unit length; values
-    (n, target_dim) their residuals; centre (source_dim,) is taken from what is mapped before the keys are searched.
+    keys (n, source_dim) are the pairs' source vectors, centred on the documents' mean and of unit length, or no rows
+    where `graph` (bytes,) holds them; values (n, target_dim) their residuals; centre (source_dim,) is taken from what
+    is mapped before the keys are searched.
     """
 
     kind: ClassVar[str] = "residual"
@@ -44,14 +45,12 @@ class ResidualMap:
     temperature: float
     weight: float
     normalise: bool = True
-    basis: Float32 | None = None
+    graph: NDArray[np.uint8] | None = None
 
     @cached_property
-    def coarse(self) -> Float32:
-        """The keys (n, rank) along the basis, for shortlists."""
-        if self.basis is None:
-            return self.keys
-        return np.ascontiguousarray(self.keys @ self.basis)
+    def _opened(self) -> Any:
+        assert self.graph is not None
+        return open_graph(self.graph)
 
     @property
     def source_dim(self) -> int:
@@ -60,6 +59,10 @@ class ResidualMap:
     @property
     def target_dim(self) -> int:
         return self.base.target_dim
+
+    def __len__(self) -> int:
+        """How many pairs correct."""
+        return len(self.values)
 
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
@@ -70,27 +73,25 @@ class ResidualMap:
             mapped[start:stop] += self._correct(rows, scores)
         return normalise_rows(mapped) if self.normalise else mapped
 
-    def _nearest(self, probes: Float32) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def _nearest(self, probes: Float32) -> tuple[NDArray[Any], NDArray[Any]]:
         """Rows and cosines of the nearest keys (n, neighbours) for unit probes (n, source_dim), nearest first."""
-        if self.basis is None:
+        if self.graph is None:
             return best(probes @ self.keys.T, self.neighbours)
-        rough = (probes @ self.basis) @ self.coarse.T
-        listed = leading(rough, min(_SHORTLIST * self.neighbours, len(self.keys)))
-        exact = np.matmul(self.keys[listed], probes[:, :, None])[:, :, 0]
-        places, scores = best(exact, self.neighbours)
-        return np.take_along_axis(listed, places, axis=1), scores
+        return search_graph(self._opened, probes, min(self.neighbours, len(self)))
 
-    def _correct(self, rows: NDArray[np.int64], scores: NDArray[Any]) -> Float32:
+    def _correct(self, rows: NDArray[Any], scores: NDArray[Any]) -> Float32:
         """The weighted residuals (n, target_dim) of the neighbours (n, neighbours)."""
         gates = np.exp((scores - scores[:, :1]) / np.float32(self.temperature))
         gates *= np.float32(self.weight) / gates.sum(axis=1, keepdims=True)
+        if len(rows) == 1:
+            return cast("Float32", gates @ self.values[rows[0]])
         corrections: Float32 = np.matmul(gates[:, None, :], self.values[rows])[:, 0]
         return corrections
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        own = {"keys": self.keys, "values": self.values, "centre": self.centre}
-        if self.basis is not None:
-            own["basis"] = self.basis
+        own: dict[str, NDArray[Any]] = {"keys": self.keys, "values": self.values, "centre": self.centre}
+        if self.graph is not None:
+            own["graph"] = self.graph
         return own | with_prefix("base", self.base.arrays())
 
     def settings(self) -> dict[str, JSON]:
@@ -114,17 +115,31 @@ class ResidualMap:
             temperature=float(cast("float", settings["temperature"])),
             weight=float(cast("float", settings["weight"])),
             normalise=bool(settings["normalise"]),
-            basis=arrays.get("basis"),
+            graph=arrays.get("graph"),
         )
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> ResidualMap:
         """The same residuals under another base and centre: query-side centring shares the documents' bank."""
         return replace(self, base=unnormalised(base), centre=np.asarray(centre, np.float32))
 
-    def grown(self, source: Float32, target: Float32, mean: NDArray[Any]) -> ResidualMap:
-        """The map with more pairs in its bank; `mean` (source_dim,) is the documents' mean, as at the fit."""
-        keys, values = _bank(self.base, source, target, mean)
-        return replace(self, keys=np.concatenate([self.keys, keys]), values=np.concatenate([self.values, values]))
+    def indexed(self) -> ResidualMap:
+        """The same map, its keys in a graph where they are many; deterministic for the same keys."""
+        if self.graph is not None or len(self) <= EXACT_UP_TO:
+            return self
+        return replace(self, keys=self.keys[:0], graph=build_graph(self.keys))
+
+    def grown(self, source: Float32, target: Float32, mean: NDArray[Any], documents: Map | None = None) -> ResidualMap:
+        """The map with more pairs source (n, source_dim), target (n, target_dim) in its bank.
+
+        mean (source_dim,) is the documents' mean, as at the fit; `documents` the documents' map where the base is
+        another (query-side centring). Costs the new pairs alone.
+        """
+        raw = self.base if documents is None else unnormalised(documents)
+        keys, values = _bank(raw, source, target, mean)
+        joined = np.concatenate([self.values, values])
+        if self.graph is None:
+            return replace(self, keys=np.concatenate([self.keys, keys]), values=joined).indexed()
+        return replace(self, values=joined, graph=add_rows(self.graph, keys))
 
 
 def fit_residual(
@@ -132,9 +147,9 @@ def fit_residual(
     source: Float32,
     target: Float32,
     *,
-    neighbours: int = 16,
+    neighbours: int = 8,
     temperature: float = 0.05,
-    weight: float = 0.6,
+    weight: float = 0.3,
     normalise: bool = True,
 ) -> ResidualMap:
     """Keep what `base` gets wrong on the pairs source (n, source_dim), target (n, target_dim).
@@ -147,14 +162,7 @@ def fit_residual(
     mean = source.mean(axis=0, dtype=np.float64).astype(np.float32)
     raw = unnormalised(base)
     keys, values = _bank(raw, source, target, mean)
-    basis = None if len(keys) <= EXACT_UP_TO else _leading_directions(keys)
-    return ResidualMap(raw, keys, values, mean, neighbours, temperature, weight, normalise, basis)
-
-
-def _leading_directions(keys: Float32) -> Float32:
-    """The directions (source_dim, RANK) along which keys (n, source_dim) differ most."""
-    _, vectors = np.linalg.eigh(keys.T @ keys)
-    return np.ascontiguousarray(vectors[:, -RANK:], np.float32)
+    return ResidualMap(raw, keys, values, mean, neighbours, temperature, weight, normalise)
 
 
 def _bank(base: Map, source: Float32, target: Float32, mean: NDArray[Any]) -> tuple[Float32, Float32]:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import JSON, Adapter, Card, Float32, PairsCard, PairsError
+from .base import JSON, Adapter, Card, Float32, Map, PairsCard, PairsError
 from .calibrate import Calibration, Metric, fit_calibration, sample_scores
 from .candidates import Progress, Selection, select_recipe
 from .fingerprint import Fingerprint, fit_fingerprint
 from .metrics import Judgements
 from .pairs import Pairs, check_finite
 from .recipe import Memory, Recipe, Workshop
+from .residual import ResidualMap
 from .trial import AnyTrial, JudgedTrial, Trial, make_trials
 from .vectors import as_rows
 
@@ -55,21 +56,28 @@ def fit_adapter(
     """
     mean, sample = _observed(pairs, queries, query_mean)
     share = min(1.0, len(pairs) / corpus_size) if corpus_size else None
-    held_out = make_trials(pairs, queries=sample, query_mean=mean, share=share, seed=seed)
+    folds = 2 if method.startswith("distilled") or method == "all" else None  # each fold is a training of torch's
+    held_out = make_trials(pairs, queries=sample, query_mean=mean, share=share, folds=folds, seed=seed)
     trials: Sequence[AnyTrial] = held_out if judged is None else [_judged_trial(pairs, mean, *judged)]
     selection = select_recipe(
-        trials, method=method, seed=seed, budget_seconds=budget_seconds, progress=progress, count=len(pairs)
-    )
+        trials, method=method, baselines=method == "auto", seed=seed, budget_seconds=budget_seconds,
+        progress=progress, count=len(pairs),
+    )  # fmt: skip
     chosen = selection.winner.recipe
     workshop = Workshop(pairs, mean, queries=sample, seed=seed)
     return Adapter(
         card=_make_card(pairs, selection, source_model, target_model, share, seed, method),
-        query=workshop.make(chosen),
-        document=workshop.make(document_recipe(chosen)),
+        query=served(workshop.make(chosen)),
+        document=served(workshop.make(document_recipe(chosen))),
         reverse=Workshop(pairs.turned(), seed=seed).make(REVERSE),
         calibration=_calibrate(held_out[0], chosen, metric, seed),
         fingerprints=_fingerprint(pairs, source_model, target_model, sample, seed),
     )
+
+
+def served(fitted: Map) -> Map:
+    """The map as it is kept and applied: a residual's pairs in a graph."""
+    return fitted.indexed() if isinstance(fitted, ResidualMap) else fitted
 
 
 def _calibrate(trial: Trial, chosen: Recipe, metric: Metric, seed: int) -> Calibration | None:
@@ -120,7 +128,7 @@ def document_recipe(chosen: Recipe) -> Recipe:
     """
     if chosen.centring == "none":
         return chosen
-    family = "linear" if chosen.family == "distilled" else chosen.family
+    family = "linear" if chosen.family in ("distilled", "coherence") else chosen.family
     settled = replace(chosen, family=family, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
     return settled if chosen.memory is None else replace(settled, experts=None, memory=DOCUMENT_MEMORY)
 

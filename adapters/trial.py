@@ -23,8 +23,8 @@ from .search import Int64, search_exact
 
 Float64 = NDArray[np.float64]
 DEPTH = 10
-MOST_QUERIES = 400
-FEW_QUERIES = 100  # fewer observed ones are made up to this number with held-out documents
+MOST_QUERIES = 200
+FEW_QUERIES = 200  # fewer observed ones are made up to this number with held-out documents
 MOST_DOCUMENTS = 8_000
 _DISCOUNTS = 1.0 / np.log2(np.arange(2, DEPTH + 2))
 
@@ -34,7 +34,7 @@ class Trial:
     """One split: pairs to fit on, queries (n, source_dim), documents to search (m, target_dim) and truth (n, DEPTH).
 
     sources (m, source_dim) are the same documents in the new space; truth holds rows of them, nearest first, by the
-    new model alone; query_mean is that of the observed queries.
+    new model alone; query_mean is that of the observed queries; share is the part of the corpus that is paired.
     """
 
     fit: Pairs
@@ -43,6 +43,7 @@ class Trial:
     documents: Float32
     truth: Int64
     query_mean: NDArray[np.float64] | None
+    share: float | None = None
 
     def score(self, fitted: Map) -> Float64:
         """One value from 0 to 1 for each query: the mean of graded nDCG@10 and 1 / rank of the new model's best."""
@@ -93,7 +94,7 @@ def make_trials(
     held: float = 0.2,
     seed: int = 0,
 ) -> list[Trial]:
-    """Split pairs into `folds` trials (4 below 1,000 pairs, else 2), each with a share `held` of them held out, by
+    """Split pairs into `folds` trials (8 below 1,500 pairs, else 3), each with a share `held` of them held out, by
     seed.
 
     queries (n, source_dim) are observed queries of the new model; query_mean alone is used by moving held-out documents
@@ -104,7 +105,7 @@ def make_trials(
     order = generator.permutation(len(pairs))
     size = max(DEPTH + 1, round(len(pairs) * held))
     if folds is None:
-        folds = 4 if len(pairs) < 1_000 else 2
+        folds = 8 if len(pairs) < 1_500 else 3
     trials = []
     for fold in range(folds):
         hidden, kept = _part(order, fold, size)
@@ -138,7 +139,7 @@ def _make_trial(
     queries = moved
     searched = np.concatenate([hidden, kept[: _fitted_among(len(hidden), len(kept), share)]])[:MOST_DOCUMENTS]
     truth, _ = search_exact(queries, pairs.source[searched], DEPTH)
-    return Trial(fit, queries, pairs.source[searched], pairs.target[searched], truth, query_mean)
+    return Trial(fit, queries, pairs.source[searched], pairs.target[searched], truth, query_mean, share)
 
 
 def _documents_to_ask(hidden: Int64, observed: int) -> tuple[Int64, Int64]:

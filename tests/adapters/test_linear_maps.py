@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import orthogonal_procrustes
 
 from crossfade.adapters.base import Float32, Map, PairsError
+from crossfade.adapters.coherence import fit_coherence
 from crossfade.adapters.linear import fit_linear, fit_procrustes, fit_system, scale_columns
 from crossfade.adapters.lowrank import fit_low_rank
 from crossfade.adapters.vectors import normalise_rows, unit_rows
@@ -151,3 +152,25 @@ def test_zero_rows_stay_zero_when_normalised() -> None:
     expected = np.array([[0] * 4, [0.6, 0, 0.8, 0], [0] * 4], np.float32)
     np.testing.assert_allclose(normalise_rows(rows.copy()), expected)
     np.testing.assert_allclose(unit_rows(np.zeros((1, 4))), np.zeros((1, 4)))
+
+
+def test_a_coherence_map_weighs_directions_by_how_well_both_sides_correlate() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(4_000, 3)) * (5.0, 1.0, 1.0)
+    noise = rng.normal(size=(4_000, 3))
+    target = np.stack([source[:, 0] / 5, 0.8 * source[:, 1] + 0.6 * noise[:, 1], noise[:, 2]], axis=1)
+    first, second = source.astype(np.float32), target.astype(np.float32)
+    fitted = fit_coherence(fit_system(first, second, normalise=False), second, ridge=1e-6)
+    np.testing.assert_allclose(fitted.weight / fitted.weight[0, 0], np.diag([1.0, 0.8, 0.0]), atol=0.05)
+
+
+def test_a_coherence_map_has_the_spread_of_the_scaled_rotation_and_needs_a_ridge() -> None:
+    rng = np.random.default_rng(1)
+    source = rng.normal(size=(60, 40)).astype(np.float32)
+    target = (source @ rng.normal(size=(40, 50)) + rng.normal(size=(60, 50))).astype(np.float32)
+    system = fit_system(source, target, normalise=False)
+    fitted, rotated = fit_coherence(system, target), system.fit(inf)
+    spreads = [np.square(one.apply(source) - one.apply(source).mean(axis=0)).sum() for one in (fitted, rotated)]
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-3)
+    with pytest.raises(PairsError, match="ridge is 0"):
+        fit_coherence(system, target, ridge=0)

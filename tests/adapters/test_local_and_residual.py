@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crossfade.adapters.base import Float32, Map, PairsError
+from crossfade.adapters.base import Float32, Map, PairsError, StoreError
 from crossfade.adapters.linear import fit_linear
 from crossfade.adapters.local import fit_clusters, fit_local
 from crossfade.adapters.residual import fit_residual
@@ -82,7 +82,7 @@ def test_a_residual_follows_domains_on_pairs_it_has_not_seen_and_improves_as_it_
     mean = SOURCE[:1_000].mean(axis=0)
     small = fit_residual(BASE, SOURCE[:200], TARGET[:200], weight=1.0)
     grown = small.grown(SOURCE[200:1_000], TARGET[200:1_000], mean)
-    assert len(grown.keys) == 1_000
+    assert len(grown) == 1_000
     assert loss(grown) < loss(small) < loss(BASE)
 
 
@@ -114,3 +114,32 @@ def test_settings_out_of_range_are_refused_with_their_values() -> None:
         fit_local(BASE, SOURCE, TARGET, prior=-1)
     with pytest.raises(PairsError, match="900 clusters from 1200 pairs: use 1 to 600"):
         fit_clusters(SOURCE, 900)
+
+
+def test_experts_leave_the_middle_of_their_cluster_where_the_global_map_puts_it() -> None:
+    local = fit_local(BASE, SOURCE, TARGET, clusters=3, prior=10, active=1, normalise=False)
+    clusters = fit_clusters(SOURCE, 3)
+    middles = np.stack([SOURCE[clusters.member == one].mean(axis=0) for one in range(3)])
+    np.testing.assert_allclose(local.apply(middles), replace(BASE, normalise=False).apply(middles), atol=1e-4)
+
+
+def test_a_graph_finds_what_the_exact_search_finds_and_grows_without_its_keys() -> None:
+    exact = fit_residual(BASE, SOURCE[:1_000], TARGET[:1_000], weight=1.0)
+    indexed = exact.indexed()
+    assert (len(indexed), len(indexed.keys), exact.graph) == (1_000, 0, None)
+    cosines = np.einsum("nd,nd->n", indexed.apply(SOURCE[HELD]), exact.apply(SOURCE[HELD]))
+    assert np.median(cosines) > 0.999
+    assert cosines.min() > 0.95
+    grown = indexed.grown(SOURCE[1_000:], TARGET[1_000:], SOURCE[:1_000].mean(axis=0))
+    assert len(grown) == 1_200
+    assert loss(grown) < 0.5 * loss(indexed)
+
+
+def test_the_graph_is_the_same_for_the_same_pairs_and_few_pairs_need_none() -> None:
+    first, second = (fit_residual(BASE, SOURCE, TARGET).indexed() for _ in range(2))
+    assert first.graph is not None
+    assert second.graph is not None
+    np.testing.assert_array_equal(first.graph, second.graph)
+    assert fit_residual(BASE, SOURCE[:512], TARGET[:512]).indexed().graph is None
+    with pytest.raises(StoreError, match="its graph cannot be read"):
+        replace(first, graph=first.graph[:99]).apply(SOURCE[:2])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.adapters.base import PairsError
-from crossfade.adapters.merge import fit_matcher, merge_hits
+from crossfade.adapters.merge import blend_hits, blend_queries, fit_matcher, merge_hits
 from crossfade.adapters.vectors import unit_rows
 
 RNG = np.random.default_rng(0)
@@ -74,3 +74,36 @@ def test_merged_hits_are_sorted_unique_and_prefer_true_scores(
     assert all(everything[key] == score for key, score in merged)
     left_out = [score for key, score in everything.items() if key not in dict(merged)]
     assert not merged or not left_out or max(left_out) <= merged[-1][1]
+
+
+def test_a_document_in_both_indexes_is_ranked_by_both_scores() -> None:
+    new, old = [("a", 0.8), ("b", 0.6)], [("b", 0.9), ("c", 0.7), ("a", 0.2)]
+    assert [(key, round(score, 6)) for key, score in blend_hits(new, old, 3)] == [("b", 0.75), ("c", 0.7), ("a", 0.5)]
+    assert blend_hits(new, old, 3, trust=1.0) == merge_hits(new, old, 3)
+    assert [key for key, _ in blend_hits(new, old, 3, trust=0.0)] == ["b", "c", "a"]
+
+
+def test_a_document_that_the_old_index_did_not_name_counts_as_its_lowest() -> None:
+    assert blend_hits([("z", 0.9)], [("c", 0.7), ("d", 0.1)], 3) == [("c", 0.7), ("z", 0.5), ("d", 0.1)]
+    assert blend_hits([("z", 0.9)], [], 3) == [("z", 0.9)]
+    assert blend_hits([], [("c", 0.7)], 3) == [("c", 0.7)]
+
+
+@given(HITS, HITS, st.integers(0, 25), st.floats(0, 1))
+def test_blended_hits_are_sorted_and_unique_and_leave_out_nothing_better(
+    new: list[tuple[int, float]], old: list[tuple[int, float]], limit: int, trust: float
+) -> None:
+    blended = blend_hits(new, old, limit, trust=trust)
+    everything = blend_hits(new, old, 99, trust=trust)
+    assert {key for key, _ in everything} == dict(old).keys() | dict(new).keys()
+    assert blended == everything[:limit]
+    assert [score for _, score in everything] == sorted((score for _, score in everything), reverse=True)
+    assert len({key for key, _ in everything}) == len(everything)
+
+
+def test_blended_queries_lean_from_the_old_model_to_the_middle() -> None:
+    legacy, adapted = np.array([[2.0, 0.0]], np.float32), np.array([[0.0, 3.0]], np.float32)
+    first, last, beyond = (blend_queries(legacy, adapted, migrated) for migrated in (0.0, 1.0, 7.0))
+    np.testing.assert_allclose(first, [[0.75, 0.25]] / np.sqrt(0.625), rtol=1e-6)
+    np.testing.assert_allclose(last, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+    np.testing.assert_array_equal(last, beyond)

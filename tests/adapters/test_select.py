@@ -62,7 +62,7 @@ def test_document_queries_are_neither_fitted_nor_searched() -> None:
 
 @pytest.mark.parametrize(("share", "searched"), [(None, 60), (0.5, 120), (0.75, 240), (1.0, 300)])
 def test_documents_are_searched_at_the_share_that_is_paired(share: float | None, searched: int) -> None:
-    trial = make_trials(some_pairs(), queries=some_queries(), share=share)[0]
+    trial = make_trials(some_pairs(), queries=some_queries(240), share=share, folds=4)[0]
     assert len(trial.documents) == searched
 
 
@@ -107,11 +107,11 @@ def test_each_method_gives_maps_both_ways_between_unequal_dimensions(method: str
 
 
 def test_the_card_tells_how_it_was_chosen_and_survives_the_store(tmp_path: object) -> None:
-    adapter = fit_adapter(some_pairs(), queries=some_queries(), corpus_size=3_000, source_model="a", target_model="b")
+    adapter = fit_adapter(some_pairs(), queries=some_queries(), corpus_size=1_000, source_model="a", target_model="b")
     save_adapter(adapter, f"{tmp_path}/x")
     card = load_adapter(f"{tmp_path}/x", source_model="a", target_model="b").card
     assert card == adapter.card
-    assert (card.pairs.count, card.pairs.share) == (300, 0.1)
+    assert (card.pairs.count, card.pairs.share) == (300, 0.3)
     table = table_of(adapter)
     assert {row["method"] for row in table} >= {"procrustes", "linear", "ridge", "lowrank", "scaled", "residual"}
     scores = [row["score"] for row in table]
@@ -133,7 +133,7 @@ def test_query_side_centring_is_tried_only_where_queries_were_observed() -> None
     with_mean = fit_adapter(pairs, query_mean=some_queries().mean(axis=0), method="linear")
     without = fit_adapter(pairs, method="linear")
     centrings = [{row["settings"]["centring"] for row in table_of(one)} for one in (with_mean, without)]
-    assert centrings == [{"documents", "queries"}, {"documents"}]
+    assert centrings == [{"queries"}, {"documents"}]
     with pytest.raises(PairsError, match="needs the mean of observed queries"):
         Workshop(pairs).make(Recipe(centring="queries"))
 
@@ -146,11 +146,11 @@ def test_judged_queries_decide_where_they_are_given() -> None:
     adapter = fit_adapter(pairs, method="linear", judged=(queries, pairs.target, judged))
     best = max(
         JudgedTrial(pairs, queries, pairs.target, judged).score(Workshop(pairs).make(Recipe(ridge=ridge))).mean()
-        for ridge in (0.1, 1.0, inf)
+        for ridge in (0.3, 1.0, inf)
     )
-    held_out = adapter.card.figures["held_out"]
-    assert isinstance(held_out, dict)
-    assert float(str(held_out["score"])) >= best - 1e-5
+    held_out = cast("dict[str, float]", adapter.card.figures["held_out"])
+    assert held_out["score"] >= best - held_out["error"]
+    assert {row["settings"]["offset"] for row in table_of(adapter)} == {0.0, 0.25, 0.5, 1.0}
     with pytest.raises(PairsError, match="40 judged queries with 39 judgements"):
         fit_adapter(pairs, judged=(queries, pairs.target, judged[1:]))
 
@@ -163,19 +163,46 @@ def test_a_spent_budget_still_gives_an_adapter_and_says_that_it_did_not_finish()
     assert all(done <= total for done, total, _ in seen)
 
 
-def test_a_baseline_wins_only_by_more_than_its_standard_error() -> None:
-    ridge, linear = Recipe(pull=0.0), Recipe()
-    close = [Candidate(ridge, 0.60, 0.02, 0.0), Candidate(linear, 0.59, 0.02, 0.0)]
-    clear = [Candidate(ridge, 0.60, 0.02, 0.0), Candidate(linear, 0.50, 0.02, 0.0)]
-    assert candidates._choose(close).recipe == linear
-    assert candidates._choose(clear).recipe == ridge
+def scored(recipe: Recipe, values: list[float]) -> Candidate:
+    return Candidate(recipe, float(np.mean(values)), 0.0, 0.0, np.array(values, np.float32))
+
+
+def test_the_plainest_wins_of_those_that_the_trial_cannot_tell_from_the_best() -> None:
+    plain, light, heavy = Recipe(), Recipe(memory=Memory(8, 0.05, 0.15)), Recipe(memory=Memory(8, 0.05, 0.6))
+    base = [0.5, 0.3, 0.7, 0.1] * 25
+    noise = [0.3, -0.3, 0.3, -0.29] * 25
+    lucky = scored(heavy, [one + shift for one, shift in zip(base, noise, strict=True)])
+    clear = scored(heavy, [one + 0.05 for one in base])
+    assert candidates._choose([lucky, scored(light, base), scored(plain, base)]).recipe == plain
+    assert candidates._choose([clear, scored(light, base), scored(plain, base)]).recipe == heavy
+
+
+def test_auto_leaves_the_published_maps_to_those_who_name_them() -> None:
+    ridge, linear = scored(Recipe(pull=0.0), [0.9] * 10), scored(Recipe(ridge=inf), [0.1] * 10)
+    table = candidates.Selection(ridge, (ridge, linear), True)
+    chosen = {name: found.recipe if (found := table.best_of(name)) else None for name in ("auto", "ridge", "local")}
+    assert chosen == {"auto": None, "ridge": ridge.recipe, "local": None}
+
+
+def test_a_residual_is_never_heavier_than_the_share_that_is_paired() -> None:
+    pairs, queries = some_pairs(), some_queries()
+    for share, heaviest in ((0.1, None), (0.3, 0.3), (None, 1.0)):
+        found = select_recipe(make_trials(pairs, queries=queries, share=share), method="residual")
+        weights = {one.recipe.memory.weight for one in found.table if one.recipe.memory is not None}
+        assert max(weights, default=None) == heaviest
+
+
+@pytest.mark.parametrize(("count", "tried"), [(20, True), (30, False)])
+def test_the_coherence_map_is_a_candidate_only_up_to_two_pairs_a_dimension(count: int, tried: bool) -> None:
+    found = select_recipe(make_trials(some_pairs(count), queries=some_queries(), folds=2), count=count)
+    assert any(one.recipe.family == "coherence" for one in found.table) is tried
 
 
 def test_experts_that_would_hurt_are_left_away() -> None:
-    pairs = some_pairs(count=600)  # one linear relation: experts can only add noise
+    pairs = some_pairs(count=1_000)  # one linear relation: experts can only add noise
     adapter = fit_adapter(pairs, method="local", queries=some_queries())
-    by_method = {row["method"]: row["score"] for row in reversed(table_of(adapter))}
-    assert adapter.card.method == max(("linear", "local"), key=lambda method: by_method[method])
+    assert "local" in {row["method"] for row in table_of(adapter)}
+    assert adapter.card.method == "linear"
 
 
 def test_distilled_methods_fit_where_torch_is_installed() -> None:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossfade.adapters.base import Adapter, Card, Float32, Map, PairsCard
+from crossfade.adapters.graph import CONNECTIVITY, SEARCH_BEAM
 from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
 from crossfade.adapters.local import LocalMap, fit_local
 from crossfade.adapters.lowrank import LowRankMap, fit_low_rank
@@ -30,6 +31,7 @@ from crossfade.adapters.residual import ResidualMap, fit_residual
 from crossfade.adapters.store import TENSORS, save_adapter
 from crossfade.adapters.vectors import unit_rows
 
+VISITED = 2 * CONNECTIVITY * SEARCH_BEAM  # vectors that a search of the graph looks at, at most
 BATCHES = (1, 8, 64)
 OUT = Path(__file__).parents[2] / "build" / "bench-adapters.json"
 
@@ -77,8 +79,8 @@ def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> l
         "procrustes": lambda: fit_procrustes(source, target),
         "linear": lambda: fit_linear(source, target),
         "lowrank 64": lambda: fit_low_rank(source, target, rank=64),
-        "local 12, 3 active": lambda: fit_local(base, source, target, clusters=12, active=3),
-        "residual": lambda: fit_residual(base, source, target),
+        "local 12, 2 active": lambda: fit_local(base, source, target, clusters=12, active=2),
+        "residual": lambda: fit_residual(base, source, target).indexed(),
     }
     lines = []
     for family, fit in families.items():
@@ -133,8 +135,8 @@ def work(fitted: Map) -> tuple[int, int]:
     assert isinstance(fitted, ResidualMap)
     read, products = work(fitted.base)
     near = fitted.neighbours * fitted.target_dim
-    listed = 4 * fitted.neighbours * fitted.source_dim if fitted.basis is not None else 0
-    return read + fitted.coarse.nbytes + 4 * (near + listed), products + fitted.coarse.size + near + listed
+    looked_at = VISITED * fitted.source_dim  # bytes: the graph's vectors are int8
+    return read + 4 * near + looked_at, products + near + looked_at
 
 
 def arithmetic_rate(size: int = 384) -> float:

@@ -3,7 +3,7 @@ docs/quality.md.
 
 Run from the repository's root as `python -m tests.bench.quality [--quick] [--seeds N] [--only NAME ...]`, best with
 OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data. Cases that build/quality-parts holds already are not measured
-again, so an interrupted run goes on.
+again, so an interrupted run goes on. `--shard 0/2` and `--shard 1/2` share the cases between two processes.
 
 In every case new-model queries are mapped into the old model's index. For each seed the pairs are a random part of
 the documents and the judged queries are halved: one half is observed (vectors only, no judgement is ever shown to a
@@ -31,18 +31,20 @@ from crossfade.adapters.base import Float32, Map
 from crossfade.adapters.candidates import METHODS, select_recipe
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
-from crossfade.adapters.merge import fit_matcher
+from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher
 from crossfade.adapters.pairs import Pairs, make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
-from crossfade.adapters.search import best, search_exact
+from crossfade.adapters.search import search_exact
+from crossfade.adapters.select import served
 from crossfade.adapters.trial import make_trials
 from crossfade.adapters.vectors import unit_rows
-from tests.bench.quality_report import write_report
+from tests.bench.quality_report import read_parts, write_report
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CROSSFADE_DATA", ROOT.parent / "shared" / "data"))
 PARTS = ROOT / "build" / "quality-parts"
 MOST_PAIRS = 8_000
+NAMED = ("scifact", "msmarco-dl", "cranfield", "med")
 FADED = (("minilm-l6", "e5-small"), ("wordllama", "minilm-l6"))
 MIGRATED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 CURVE = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
@@ -69,23 +71,32 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, small collections, no curves")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="collections to measure")
+    parser.add_argument("--shard", default="0/1", help="measure only every n-th case, as at/n")
     parser.add_argument("--report", action="store_true", help="write the report from what is measured already")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"no evaluation data at {DATA}; set CROSSFADE_DATA to its folder")
     if not arguments.report:
-        for case in cases(1 if arguments.quick else arguments.seeds, arguments.quick):
-            if arguments.only is None or case.collection in arguments.only:
-                run(case)
-    rows = [row for path in sorted(PARTS.glob("*.json")) for row in json.loads(path.read_text())]
-    write_report(rows, ROOT / "build" / "quality.json", ROOT / "docs" / "quality.md")
+        at, shards = map(int, arguments.shard.split("/"))
+        wanted = cases(1 if arguments.quick else arguments.seeds, arguments.quick)
+        chosen = [case for case in wanted if arguments.only is None or case.collection in arguments.only]
+        for case in chosen[at::shards]:
+            run(case)
+    write_report(read_parts(PARTS), ROOT / "build" / "quality.json", ROOT / "docs" / "quality.md")
 
 
 def cases(seeds: int, quick: bool) -> Iterator[Case]:
-    """Every case, cheap ones first and seed by seed, so that a run cut short has something of everything."""
-    for seed in range(seeds):
-        found = list(_cases_of(seed, quick))
-        yield from sorted(found, key=lambda case: case.pairs * (6 if case.kind == "migration" else 1))
+    """Every case: those of the required figures first, then seed by seed and cheap ones first."""
+    found = [case for seed in range(seeds) for case in _cases_of(seed, quick)]
+    return iter(sorted(found, key=lambda case: (_tier(case), case.seed, case.pairs)))
+
+
+def _tier(case: Case) -> int:
+    """0: named collections; 1: the mixed corpus and half-migrated ones; 2: the rest; 3: curves."""
+    named = case.collection in NAMED and (case.old, case.new) == FADED[0]
+    if case.kind == "families":
+        return 0 if named else 1 if case.collection == "hetero" else 2
+    return 3 if case.kind == "curve" else 1 if case.collection in ("scifact", "cranfield", "msmarco-dl") else 2
 
 
 def _cases_of(seed: int, quick: bool) -> Iterator[Case]:
@@ -98,7 +109,7 @@ def _cases_of(seed: int, quick: bool) -> Iterator[Case]:
             yield Case("families", collection, old, new, 8_000, seed)
         elif not quick and collection in ("scifact", "msmarco-dl") and new == "e5-small":
             yield from (Case("curve", collection, old, new, pairs, seed) for pairs in CURVE if pairs <= 0.8 * size)
-        if not quick and collection in ("scifact", "cranfield", "msmarco-dl") and (old, new) in FADED:
+        if not quick and collection != "hetero" and (old, new) in FADED:
             yield Case("migration", collection, old, new, round(0.1 * size), seed)
 
 
@@ -134,7 +145,7 @@ def run(case: Case) -> None:
     start = time.monotonic()
     rows = measure_migration(case) if case.kind == "migration" else measure_families(case)
     PARTS.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".new").write_text(json.dumps([{"kind": case.kind, **row} for row in rows]))
+    path.with_suffix(".new").write_text(json.dumps([{"kind": case.kind, "case": case.pairs, **row} for row in rows]))
     path.with_suffix(".new").rename(path)
     sys.stderr.write(f"{case.name}: {time.monotonic() - start:.0f} s\n")
 
@@ -145,9 +156,12 @@ def measure_families(case: Case) -> list[dict[str, Any]]:
     judged, observed, documents = split(case, dataset)
     pairs = make_pairs(judged.new_documents[documents[: case.pairs]], judged.old_documents[documents[: case.pairs]])
     share = case.pairs / len(documents)
-    maps = fit_families(pairs, observed, share, case.seed)
+    maps, methods = fit_families(pairs, observed, share, case.seed)
     evaluation = evaluate(judged, maps, pairs=case.pairs, share=share, seed=case.seed)
-    return [with_members(row, evaluation.values[row.method], judged, case.seed) for row in evaluation.rows]
+    return [
+        with_values(row, evaluation.values[row.method], judged, case.seed) | {"chosen": methods.get(row.method, "")}
+        for row in evaluation.rows
+    ]
 
 
 def split(case: Case, dataset: Dataset) -> tuple[Judged, Float32, NDArray[np.int64]]:
@@ -166,76 +180,104 @@ def split(case: Case, dataset: Dataset) -> tuple[Judged, Float32, NDArray[np.int
     return judged, unit_rows(dataset.queries(case.new)[seen]), rng.permutation(len(dataset.document_ids))
 
 
-def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> dict[str, Map]:
-    """The best recipe of each family on all pairs, and the best of all as "auto"."""
+def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> tuple[dict[str, Map], dict[str, str]]:
+    """The best recipe of each family on all pairs, the best of all as "auto" as it is served, and what each became."""
     mean = observed.mean(axis=0, dtype=np.float64)
     trials = make_trials(pairs, queries=observed, query_mean=mean, share=share, seed=seed)
-    selection = select_recipe(trials, count=len(pairs), seed=seed)
+    selection = select_recipe(trials, baselines=True, count=len(pairs), seed=seed)
     workshop = Workshop(pairs, mean, seed=seed)
-    uncentred = next(one.recipe for one in selection.table if one.recipe.centring == "none")
-    maps = {
-        "procrustes uncentred": workshop.make(uncentred),
-        "procrustes": workshop.make(Recipe("procrustes")),
-        "auto": workshop.make(selection.winner.recipe),
-    }
+    recipes = {"procrustes uncentred": Recipe("procrustes", centring="none"), "procrustes": Recipe("procrustes")}
     for method in METHODS[2:]:
         found = selection.best_of(method)
         if found is not None and method != "procrustes" and not method.startswith("distilled"):
-            maps[method] = workshop.make(found.recipe)
-    return maps
+            recipes[method] = found.recipe
+    maps = {name: workshop.make(recipe) for name, recipe in recipes.items()}
+    maps["auto"] = served(workshop.make(selection.winner.recipe))
+    recipes["auto"] = selection.winner.recipe
+    return maps, {name: recipe.method for name, recipe in recipes.items()}
 
 
-def with_members(row: Row, values: NDArray[np.float64], judged: Judged, seed: int) -> dict[str, Any]:
-    """A row as JSON; on a joined corpus with the mean over its members beside the mean over queries."""
+def with_values(row: Row, values: NDArray[np.float64], judged: Judged, seed: int) -> dict[str, Any]:
+    """A row as JSON with each query's figure; on a joined corpus with the mean over its members beside their mean."""
     groups = np.array(judged.dataset.groups)[judged.rows]
-    means = [float(values[groups == group].mean()) for group in dict.fromkeys(groups.tolist())]
-    return row.to_json() | {"seed": seed, "of_members": round(float(np.mean(means)), 5)}
+    members = list(dict.fromkeys(groups.tolist()))
+    means = [float(values[groups == group].mean()) for group in members]
+    figures = {"values": np.round(values, 4).tolist(), "of_members": round(float(np.mean(means)), 5)}
+    if len(members) > 1:
+        figures["members"] = [members.index(group) for group in groups.tolist()]
+    return row.to_json() | {"seed": seed, **figures}
 
 
 def measure_migration(case: Case) -> list[dict[str, Any]]:
-    """Adapt only, crossfade by tail matching, and tail matching with legacy-encoded queries, by the share migrated."""
+    """Adapt only, and both indexes together with adapted or blended queries, by the share migrated.
+
+    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone.
+    """
     dataset = dataset_of(case.collection, case.old, case.new)
     judged, observed, documents = split(case, dataset)
+    mean = observed.mean(axis=0, dtype=np.float64)
+    fixed = {
+        "status quo": search_exact(judged.old_queries, judged.old_documents, 100)[0],
+        "oracle": search_exact(judged.new_queries, judged.new_documents, 100)[0],
+    }
     rows: list[dict[str, Any]] = []
     for migrated in MIGRATED:
-        done = round(migrated * len(documents))
-        known = documents[: min(max(done, case.pairs), MOST_PAIRS)]
+        known = documents[: min(max(round(migrated * len(documents)), case.pairs), MOST_PAIRS)]
         pairs = make_pairs(judged.new_documents[known], judged.old_documents[known])
-        mean = observed.mean(axis=0, dtype=np.float64)
         share = len(known) / len(documents)
         trials = make_trials(pairs, queries=observed, query_mean=mean, share=share, seed=case.seed)
         recipe = select_recipe(trials, method="residual", count=len(pairs), seed=case.seed).winner.recipe
         adapted = Workshop(pairs, mean, seed=case.seed).make(recipe).apply(judged.new_queries)
-        rankings = {
-            "status quo": search_exact(judged.old_queries, judged.old_documents, 100)[0],
-            "oracle": search_exact(judged.new_queries, judged.new_documents, 100)[0],
+        half = HalfMigrated(judged, documents[: round(migrated * len(documents))], known)
+        legacy = blend_queries(judged.old_queries, adapted, migrated)
+        rankings = fixed | {
             "adapt": search_exact(adapted, judged.old_documents, 100)[0],
-            "crossfade": merged(judged, adapted, documents, done, known),
-            "crossfade, legacy-encoded": merged(judged, judged.old_queries, documents, done, known),
+            "crossfade": half.rank(adapted),
+            "crossfade, true scores alone": half.rank(adapted, trust=1.0),
+            "crossfade, legacy-encoded": half.rank(legacy),
+            "crossfade, legacy-encoded alone": half.rank(judged.old_queries),
         }
-        labels = {"pairs": len(known), "share": share, "migrated": migrated}
-        evaluation = measure(judged, rankings, **labels)
+        evaluation = measure(judged, rankings, pairs=len(known), share=share, migrated=migrated)
         rows += [
-            with_members(row, evaluation.values[row.method], judged, case.seed) | {"migrated": migrated}
+            with_values(row, evaluation.values[row.method], judged, case.seed)
+            | {"migrated": migrated, "chosen": recipe.method}
             for row in evaluation.rows
         ]
     return rows
 
 
-def merged(
-    judged: Judged, asked: Float32, documents: NDArray[np.int64], done: int, known: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Rank 200 candidates of the old part and 50 of the migrated part together, old scores moved by tail matching."""
-    new_part, old_part = documents[:done], documents[done:]
-    matcher = fit_matcher(judged.new_documents[known], judged.old_documents[known])
-    match = matcher.match(judged.new_queries, asked)
-    old_rows, old_scores = search_exact(asked, judged.old_documents[old_part], 200)
-    new_rows, new_scores = search_exact(
-        judged.new_queries, judged.new_documents[new_part], 100 if not len(old_part) else 50
-    )
-    scores = np.concatenate([match.apply(old_scores), new_scores.astype(np.float64)], axis=1)
-    rows = np.concatenate([old_part[old_rows], new_part[new_rows]], axis=1)
-    return np.take_along_axis(rows, best(scores, 100)[0], axis=1)
+@dataclass(frozen=True)
+class HalfMigrated:
+    """A collection whose documents `done` are in the new index, searched as the proxy does.
+
+    The old index gives its 200 best of all documents, the new one its 60 best and its scores of the old one's 200;
+    `known` are documents with both vectors, a sample of which matches the scores.
+    """
+
+    judged: Judged
+    done: NDArray[np.int64]
+    known: NDArray[np.int64]
+
+    def rank(self, asked: Float32, *, trust: float = TRUST) -> NDArray[np.int64]:
+        """The best 100 documents (n, 100) for the judged queries, asked (n, old_dim) in the old space."""
+        judged = self.judged
+        if len(self.done) == len(judged.new_documents):
+            return search_exact(judged.new_queries, judged.new_documents, 100)[0]
+        matcher = fit_matcher(judged.new_documents[self.known], judged.old_documents[self.known])
+        rows, scores = search_exact(asked, judged.old_documents, 200)
+        moved = matcher.match(judged.new_queries, asked).apply(scores)
+        fresh = np.zeros(len(judged.new_documents), bool)
+        fresh[self.done] = True
+        best_new = search_exact(judged.new_queries, judged.new_documents[self.done], 60)[0] if len(self.done) else None
+        ranked = np.full((len(rows), 100), -1)
+        for at, query in enumerate(judged.new_queries):
+            among = rows[at][fresh[rows[at]]]
+            true = among if best_new is None else np.union1d(self.done[best_new[at]], among)
+            new = zip(true.tolist(), (judged.new_documents[true] @ query).tolist(), strict=True)
+            old = zip(rows[at].tolist(), moved[at].tolist(), strict=True)
+            best = [row for row, _ in blend_hits(list(new), list(old), 100, trust=trust)]
+            ranked[at, : len(best)] = best
+        return ranked
 
 
 if __name__ == "__main__":

@@ -31,10 +31,20 @@ the new model's own neighbours as truth; an independent reproduction on human ju
 """
 
 
+def read_parts(folder: Path) -> list[dict[str, Any]]:
+    """Every row that was measured, with its case."""
+    return [row for path in sorted(folder.glob("*.json")) for row in orjson.loads(path.read_bytes())]
+
+
 def write_report(rows: Rows, json_path: Path, page: Path) -> None:
     """Write the rows, the page and its plots beside it."""
     json_path.parent.mkdir(parents=True, exist_ok=True)
-    json_path.write_bytes(orjson.dumps(list(rows), option=orjson.OPT_INDENT_2))
+    json_path.write_bytes(
+        orjson.dumps(
+            [{name: value for name, value in row.items() if name not in ("values", "members")} for row in rows],
+            option=orjson.OPT_INDENT_2,
+        )
+    )
     seeds = sorted({row["seed"] for row in rows})
     parts = [HEAD.format(seeds=f"{len(seeds)} of them at most; the last column says how many")]
     parts += ["## All families, as a share of the status quo\n", families_table(rows), summary(rows)]
