@@ -1,10 +1,12 @@
 """Nearest rows among thousands in microseconds: a navigable small-world graph over int8 vectors, kept as bytes.
 
-usearch does the work (Malkov and Yashunin 2016). One thread builds, so the same rows give the same graph.
+usearch does the work (Malkov and Yashunin 2016). One thread builds, so the same rows give the same graph. Where it is
+not installed (a platform without its wheel) `is_available` says so, and rows are searched exactly.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,11 @@ from .base import Float32, StoreError
 CONNECTIVITY = 16
 BUILD_BEAM = 96
 SEARCH_BEAM = 12  # candidates kept while searching: more cost time in proportion
+
+
+def is_available() -> bool:
+    """Whether graphs can be built and searched here."""
+    return find_spec("usearch") is not None
 
 
 def build_graph(rows: Float32) -> NDArray[np.uint8]:

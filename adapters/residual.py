@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError
-from .graph import add_rows, build_graph, open_graph, search_graph
+from .graph import add_rows, build_graph, is_available, open_graph, search_graph
 from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best, blocks
 from .vectors import normalise_rows, unit_rows, unnormalised
@@ -124,7 +124,7 @@ class ResidualMap:
 
     def indexed(self) -> ResidualMap:
         """The same map, its keys in a graph where they are many; deterministic for the same keys."""
-        if self.graph is not None or len(self) <= EXACT_UP_TO:
+        if self.graph is not None or len(self) <= EXACT_UP_TO or not is_available():
             return self
         return replace(self, keys=self.keys[:0], graph=build_graph(self.keys))
 

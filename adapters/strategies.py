@@ -1,13 +1,14 @@
 """What each way of changing the model would give, query by query, from documents that exist in both spaces.
 
 status quo: old-model queries on the old index. naive: new-model queries on it as they are. adapted: new-model queries
-mapped. crossfade: part of the documents re-encoded, both parts searched and merged by tail matching (merge.py), with
-mapped queries or with queries that the old model encodes for the old part. oracle: new-model queries, all re-encoded.
+mapped. crossfade: part of the documents re-encoded, both indexes searched and ranked by both models' scores (merge.py),
+the old one asked with mapped queries, or with those and what the old model makes of them blended. oracle: new-model
+queries, all re-encoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 
 from .base import Float32, Map
 from .evaluate import NAIVE, ORACLE, STATUS_QUO
-from .merge import TailMatcher, merge_hits
+from .merge import TailMatcher, blend_hits, blend_queries
 from .metrics import Judgements, ndcg_at
 from .search import search_exact
 
 Float64 = NDArray[np.float64]
 ADAPTED, CROSSFADE, LEGACY = "adapted", "crossfade", "crossfade, old-model queries"
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-_OLD_HITS, _NEW_HITS, _DEPTH = 200, 50, 10
+_OLD_HITS, _NEW_HITS, _DEPTH = 200, 60, 10
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,11 @@ def measure_strategies(
     if scene.old_queries is not None:
         found.insert(0, Strategy(STATUS_QUO, 0.0, _search(scene.old_queries, scene.old_documents, scene.judgements)))
     order = np.random.default_rng(seed).permutation(len(scene.old_documents))
-    ways = [(CROSSFADE, mapped)] if scene.old_queries is None else [(CROSSFADE, mapped), (LEGACY, scene.old_queries)]
-    for name, old_side in ways:
+    for name in (CROSSFADE,) if scene.old_queries is None else (CROSSFADE, LEGACY):
         for share in shares:
+            old_side = mapped
+            if name == LEGACY and scene.old_queries is not None:
+                old_side = blend_queries(scene.old_queries, mapped, share)
             values = _half_migrated(scene, old_side, matcher, order, share)
             found.append(Strategy(name, share, values))
     found.append(Strategy(ORACLE, 1.0, _search(scene.new_queries, scene.new_documents, scene.judgements)))
@@ -95,23 +98,18 @@ def _naive(scene: Scene) -> Float64:
 def _half_migrated(
     scene: Scene, old_side: Float32, matcher: TailMatcher, order: NDArray[np.int64], share: float
 ) -> Float64:
-    """nDCG@10 with the first `share` of the order re-encoded; old_side (n, old_dim) searches what is not."""
-    done = round(share * len(order))
-    fresh, stale = order[:done], order[done:]
-    line = matcher.match(scene.new_queries, old_side)
-    new_rows, new_scores = search_exact(scene.new_queries, scene.new_documents[fresh], min(_NEW_HITS, len(fresh)))
-    old_rows, old_scores = search_exact(old_side, scene.old_documents[stale], min(_OLD_HITS, len(stale)))
-    old_scores = line.apply(old_scores).astype(np.float32)
-    merged = _merge(fresh[new_rows], new_scores, stale[old_rows], old_scores)
-    return ndcg_at(np.array(list(merged)), scene.judgements, _DEPTH)
-
-
-def _merge(
-    new_rows: NDArray[np.int64], new_scores: Float32, old_rows: NDArray[np.int64], old_scores: Float32
-) -> Iterator[list[int]]:
-    """The best rows of each query from both lists; each list has at least one hit."""
-    for rows, scores, others, moved in zip(new_rows, new_scores, old_rows, old_scores, strict=True):
-        new = list(zip(rows.tolist(), scores.tolist(), strict=True))
-        old = list(zip(others.tolist(), moved.tolist(), strict=True))
-        best = [row for row, _ in merge_hits(new, old, _DEPTH)]
-        yield best + [-1] * (_DEPTH - len(best))
+    """nDCG@10 with the first `share` of the order re-encoded; old_side (n, old_dim) asks the old index."""
+    fresh = order[: round(share * len(order))]
+    is_fresh = np.zeros(len(order), bool)
+    is_fresh[fresh] = True
+    new_rows, _ = search_exact(scene.new_queries, scene.new_documents[fresh], min(_NEW_HITS, len(fresh)))
+    old_rows, old_scores = search_exact(old_side, scene.old_documents, _OLD_HITS)
+    moved = matcher.match(scene.new_queries, old_side).apply(old_scores)
+    ranked = np.full((len(old_rows), _DEPTH), -1)
+    for at, query in enumerate(scene.new_queries):
+        true = np.union1d(fresh[new_rows[at]], old_rows[at][is_fresh[old_rows[at]]])
+        new = list(zip(true.tolist(), (scene.new_documents[true] @ query).tolist(), strict=True))
+        old = list(zip(old_rows[at].tolist(), moved[at].tolist(), strict=True))
+        best = [row for row, _ in blend_hits(new, old, _DEPTH)]
+        ranked[at, : len(best)] = best
+    return ndcg_at(ranked, scene.judgements, _DEPTH)
