@@ -143,6 +143,12 @@ class Index(Protocol):
     async def drop(self, collection: str) -> None:
         """Destroy a collection; one that does not exist is no error."""
 
+    async def other_names(self, collection: str) -> Sequence[str]:
+        """Every other name under which a collection can be written: its aliases, and what it is itself an alias of."""
+
+    async def settle(self, collection: str) -> None:
+        """Wait until every write to a collection that was answered before can be read."""
+
     async def replace_by_alias(self, old: str, collection: str) -> None:
         """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
 

@@ -22,6 +22,7 @@ from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.pieces import LARGE
 from crossfade.backends.qdrant import QdrantDialect
 
+from .capturing import exchange_write
 from .config import Log
 from .driver import Incoming, Outgoing, exchange
 from .errors import BodyTooLarge, CrossfadeError, UpstreamDown
@@ -132,16 +133,16 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
         if operation is None and (other := find_other(worker, transport, scope["method"], path)) is not None:
             failing = other
             incoming = Incoming(other, headers, named, authority, path, query, body, _peer_of(scope))
-            followed = await follow(worker, incoming)
-            outgoing = followed or await _pass_on(worker, transport, scope, headers, authority, path, query, body)
+            outgoing = await (exchange_write(worker, incoming, _follow) if other.writes else _follow(worker, incoming))
         elif operation is None:
-            outgoing = await _pass_on(worker, transport, scope, headers, authority, path, query, body)
+            outgoing = await _pass_on(worker, transport, scope["method"], headers, authority, path, query, body)
         else:
             incoming = Incoming(operation, headers, named, authority, path, query, body)
-            if worker.live.snapshot.migrations:
-                outgoing = await exchange_migrated(worker, incoming._replace(peer=_peer_of(scope)))
+            if operation.writes and worker.live.snapshot.watches:
+                outgoing = await exchange_write(worker, incoming, _exchange)
             else:
-                outgoing = await exchange(worker, incoming)
+                migrates = worker.live.snapshot.migrations
+                outgoing = await _exchange(worker, incoming._replace(peer=_peer_of(scope)) if migrates else incoming)
         await _relay(outgoing, transport, send)
         worker.tally.requests[name, transport, outgoing.done] += 1
         worker.tally.routes["full",] += 1
@@ -162,6 +163,21 @@ async def _serve(worker: Worker, listening: Transport | None, scope: Scope, rece
         await _rescue(
             worker, failing, transport, CrossfadeError("internal error; Crossfade's log has the details"), send
         )
+
+
+async def _exchange(worker: Worker, incoming: Incoming) -> Outgoing:
+    """A request with vectors, of whatever collection."""
+    return await (exchange_migrated if worker.live.snapshot.migrations else exchange)(worker, incoming)
+
+
+async def _follow(worker: Worker, incoming: Incoming) -> Outgoing:
+    """A request without vectors while some collection is migrated: from where it belongs, else as it is."""
+    followed = await follow(worker, incoming)
+    if followed is not None:
+        return followed
+    _, headers, _, authority, path, query, body, _ = incoming
+    operation = incoming.operation
+    return await _pass_on(worker, operation.transport, operation.method, headers, authority, path, query, body)
 
 
 def _peer_of(scope: Scope) -> str:
@@ -210,7 +226,7 @@ async def _gather(receive: Receive, headers: Mapping[str, str], limit: int) -> b
 async def _pass_on(
     worker: Worker,
     transport: Transport,
-    scope: Scope,
+    method: str,
     headers: TextHeaders,
     authority: str,
     path: str,
@@ -221,7 +237,7 @@ async def _pass_on(
     target = worker.target(worker.live.snapshot, transport)
     whole = f"{path}?{query}" if query else path
     sent = forwarded_headers(headers, frozenset())
-    response = await call_upstream(target, scope["method"], authority, whole, sent, body)
+    response = await call_upstream(target, method, authority, whole, sent, body)
     return Outgoing(target, response, b"", False, None, "passed")
 
 

@@ -9,6 +9,8 @@ CrossfadeError
 |  |- MalformedRequest                  bytes that are not what the method says
 |  |- UnknownStrategy                   a strategy that is none (x-crossfade-strategy)
 |  |- ForeignVector                     a vector that does not look like its model's (fingerprint: refuse)
+|  |- ListingRefused                    the points that a write names by a condition cannot be listed
+|  |- ChangeRefused          FAILED_PRECONDITION 9  409   a change that a migration under way forbids
 |  |- ModelNotMapped         FAILED_PRECONDITION 9  400   a known model without an adapter into this index
 |  '- BodyTooLarge           RESOURCE_EXHAUSTED 8   413
 |- OperatorError             operator   FAILED_PRECONDITION 9  500
@@ -16,6 +18,8 @@ CrossfadeError
 |  '- EncoderMissing                    no encoder for a text's model, or one that cannot be set up
 '- UpstreamError             upstream   UNAVAILABLE 14   503
    |- UpstreamDown                      the database does not answer
+   |- CaptureFailed                     a write to a collection under migration cannot be journalled
+   |- WritesHeld                        writes wait for a migration that is being completed
    |- SchemaUnknown          FAILED_PRECONDITION 9  502   the database does not tell which fields are vectors
    |- UpstreamTimeout        DEADLINE_EXCEEDED 4    504
    '- EncoderFailed                     the encoder does not answer, or answers wrongly
@@ -163,6 +167,32 @@ class ModelNotMapped(RequestError):
         )
 
 
+class ChangeRefused(RequestError):
+    """A change of a collection that would make the two sides of its migration differ."""
+
+    grpc_code = 9  # FAILED_PRECONDITION
+    http_status = 409
+    label = "change_refused"
+
+    def __init__(self, *, operation: str, collection: str, model: str, reason: str) -> None:
+        super().__init__(
+            f"collection {collection!r} is being migrated to {model!r}, and {operation} is not possible meanwhile: "
+            f"{reason}"
+        )
+
+
+class ListingRefused(RequestError):
+    """The database does not list the points that a write names by a condition."""
+
+    label = "listing_refused"
+
+    def __init__(self, *, operation: str, collection: str, reason: str) -> None:
+        super().__init__(
+            f"{operation}: collection {collection!r} is being migrated, so the points that a write names by a filter "
+            f"are listed first, and the database refused that: {reason}; nothing was written"
+        )
+
+
 class BodyTooLarge(RequestError):
     """A body beyond limits.body."""
 
@@ -224,6 +254,30 @@ class UpstreamDown(UpstreamError):
 
     def __init__(self, *, upstream: str, address: str, reason: str) -> None:
         super().__init__(f"upstream {upstream!r} at {address} does not answer: {reason}; retry, or see that it runs")
+
+
+class CaptureFailed(UpstreamError):
+    """What a write touches cannot be journalled, so the write was not sent."""
+
+    label = "capture_failed"
+
+    def __init__(self, *, collection: str, reason: str) -> None:
+        super().__init__(
+            f"collection {collection!r} is being migrated, and the write was not sent, since it could not be "
+            f"journalled: {reason}; retry (migrate.writes: open lets writes pass meanwhile)"
+        )
+
+
+class WritesHeld(UpstreamError):
+    """Writes wait for the end of a migration, and have waited long enough."""
+
+    label = "writes_held"
+
+    def __init__(self, *, collection: str, seconds: float) -> None:
+        super().__init__(
+            f"collection {collection!r}: its migration is being completed, and the write was not sent after it had "
+            f"waited {seconds:.1f} s for that; retry"
+        )
 
 
 class SchemaUnknown(UpstreamError):

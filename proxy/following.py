@@ -25,8 +25,8 @@ _ENCODINGS = frozenset({"grpc-encoding", "content-encoding"})
 
 
 def find_other(worker: Worker, transport: Transport, method: str, path: str) -> Operation | None:
-    """The method without vectors that a request line names, while some collection is being migrated."""
-    if not worker.live.snapshot.migrations or worker.dialect.reading is None:
+    """The method without vectors that a request line names, while some collection is migrated, or may be."""
+    if not worker.live.snapshot.watches or worker.dialect.reading is None:
         return None
     return worker.dialect.reading.find_other(transport, method, path)
 

@@ -22,6 +22,7 @@ from crossfade.adapters.base import Adapter, AdapterError
 from crossfade.adapters.store import CARD, load_adapter
 
 from .errors import AdapterUnavailable, CrossfadeError
+from .journals import Journals
 from .leading import LED, read_led
 from .loading import read_config
 from .migration.flights import Flights
@@ -80,10 +81,11 @@ class Live:
     """One process's current snapshot; reading `snapshot` is one attribute, swapping it one assignment."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._run_dir = run_dir
+        self.run_dir = run_dir
         self._shelf = AdapterShelf()
         self._samples = SampleShelf()
         self.flights = Flights()
+        self.journals = Journals()
         self._seen = -1
         self._problem: str | None = None
         self._stated: object = None
@@ -95,17 +97,17 @@ class Live:
         threading.Thread(target=self._watch, name="crossfade-live", daemon=True).start()
 
     def _load(self) -> Snapshot:
-        stated = orjson.loads((self._run_dir / GENERATION).read_bytes())
+        stated = orjson.loads((self.run_dir / GENERATION).read_bytes())
         self._seen = stated["generation"]
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
         views = self._read_migrations()
         samples = self._samples.load(sample_folder(config), _ids(views))
         snapshot = build_snapshot(config, self._seen, self._shelf.load, views, samples)
         self._shelf.keep_only(snapshot)
-        return replace(snapshot, epoch=read_led(self._run_dir).epoch)
+        return replace(snapshot, epoch=read_led(self.run_dir).epoch)
 
     def _watch(self) -> None:
-        while self._run_dir.exists():
+        while self.run_dir.exists():
             time.sleep(_POLL_SECONDS)
             try:
                 self._look()
@@ -117,7 +119,7 @@ class Live:
             try:
                 self._acknowledge()
             except OSError as error:
-                log.warning("cannot write into %s: %s", self._run_dir, error)
+                log.warning("cannot write into %s: %s", self.run_dir, error)
 
     def _look(self) -> None:
         """Take up what was published since the last look."""
@@ -129,7 +131,7 @@ class Live:
         led = self._stamp(LED)
         if led != self._led:
             self._led = led
-            self.snapshot = replace(self.snapshot, epoch=read_led(self._run_dir).epoch)
+            self.snapshot = replace(self.snapshot, epoch=read_led(self.run_dir).epoch)
         published = self._stamp(GENERATION)
         if published != self._published:
             self._published = published
@@ -139,13 +141,13 @@ class Live:
     def _stamp(self, name: str) -> tuple[int, int]:
         """What tells one published file from the next; an inode alone is soon used again."""
         try:
-            stat = (self._run_dir / name).stat()
+            stat = (self.run_dir / name).stat()
         except FileNotFoundError:
             return 0, 0
         return stat.st_mtime_ns, stat.st_ino
 
     def _read_migrations(self) -> dict[str, MigrationView]:
-        path = self._run_dir / MIGRATIONS
+        path = self.run_dir / MIGRATIONS
         views = orjson.loads(path.read_bytes()) if path.exists() else []
         return {view["collection"]: MigrationView.model_validate(view) for view in views}
 
@@ -156,13 +158,16 @@ class Live:
     def _acknowledge(self) -> None:
         """Tell the supervisor what this process serves with, whenever that has changed."""
         snapshot = self.snapshot
+        versions = {view.id: view.version for view in snapshot.migrations.values()}
+        epoch, strange = self.flights.oldest_strange(snapshot.epoch, versions)
         stated = {
             "pid": os.getpid(),
             "generation": snapshot.generation,
             "error": self._problem,
-            "epoch": self.flights.oldest_epoch(snapshot.epoch),
-            "migrations": self.flights.oldest({view.id: view.version for view in snapshot.migrations.values()}),
+            "epoch": epoch,
+            "migrations": self.flights.oldest(versions),
+            "strange": strange,
         }
         if stated != self._stated:
-            write_atomically(self._run_dir / f"worker-{os.getpid()}.json", orjson.dumps(stated))
+            write_atomically(self.run_dir / f"worker-{os.getpid()}.json", orjson.dumps(stated))
             self._stated = stated

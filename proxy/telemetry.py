@@ -15,7 +15,7 @@ import orjson
 
 # Seconds. Mapping takes tens of microseconds, an upstream up to seconds.
 BOUNDS = (5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-STAGES = ("detect", "map", "upstream")
+STAGES = ("detect", "map", "journal", "upstream")
 
 _SUMS = (
     "requests",

@@ -51,6 +51,7 @@ class Worker:
     def __init__(self, live: Live, dialect: Dialect, run_dir: Path) -> None:
         self.live = live
         self.dialect = dialect
+        self.operations = frozenset(dialect.operations)
         self.schemas = Schemas(dialect.schemas)
         self.tally = Tally()
         self.batcher = Batcher(asyncio.get_running_loop())

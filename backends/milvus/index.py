@@ -185,6 +185,20 @@ class MilvusIndex:
         """Destroy a collection; one that does not exist is no error."""
         await self._ask(collection, lambda client, name: client.drop_collection(name))
 
+    async def other_names(self, collection: str) -> Sequence[str]:
+        """Every other name under which a collection can be written: its aliases, and what it is itself an alias of."""
+
+        def find(client: MilvusClient, name: str) -> list[str]:
+            real = str(client.describe_collection(name)["collection_name"])
+            return [real, *client.list_aliases(collection_name=real).get("aliases", [])]
+
+        database, name = split_collection(collection)
+        names = set(await self._ask(collection, find)) - {name}
+        return sorted(f"{database}/{one}" if database else one for one in names)
+
+    async def settle(self, collection: str) -> None:
+        """Nothing: points are read as they are after everything that was answered before (strong consistency)."""
+
     async def replace_by_alias(self, old: str, collection: str) -> None:
         """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
 

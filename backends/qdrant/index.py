@@ -132,6 +132,23 @@ class QdrantIndex:
             if await self._client.collection_exists(collection):
                 await self._client.delete_collection(collection)
 
+    async def other_names(self, collection: str) -> Sequence[str]:
+        """Every other name under which a collection can be written: its aliases, and what it is itself an alias of."""
+        with _reporting(collection):
+            aliases = {one.alias_name: one.collection_name for one in (await self._client.get_aliases()).aliases}
+        real = aliases.get(collection, collection)
+        names = {real, *(alias for alias, of in aliases.items() if of == real)}
+        return sorted(names - {collection})
+
+    async def settle(self, collection: str) -> None:
+        """Wait until every write that was answered before can be read, those that did not wait too.
+
+        A shard performs its updates in the order in which they came, so this waits for one that changes nothing.
+        """
+        nothing = models.Filter(must=[models.HasIdCondition(has_id=[])])
+        with _reporting(collection):
+            await self._client.delete(collection, models.FilterSelector(filter=nothing), wait=True)
+
     async def replace_by_alias(self, old: str, collection: str) -> None:
         """Destroy a collection, and make its name an alias of another one; that it is one already is no error."""
         with _reporting(old):

@@ -26,6 +26,7 @@ _COLLECTIONS: Final = {
     "ListShardKeys": False,
 }
 _SNAPSHOTS: Final = {"Create": True, "List": False, "Delete": True}
+_POINTS_SERVICE: Final = "/qdrant.Points/"
 UPDATE_ALIASES: Final = "/qdrant.Collections/UpdateAliases"
 _NAMES: Final = {"Get": "CollectionInfo", "Create": "CreateCollection", "Update": "UpdateCollection"}
 
@@ -108,9 +109,12 @@ _SHAPES: Final = compile_shapes({"Named": "collection_name=1:string"})
 def find_other(transport: Transport, method: str, path: str) -> Operation | None:
     """The method a request line names; `path` is without its query string.
 
-    On REST whatever stands below a collection is one, also what this version has never heard of.
+    Whatever stands below a collection on REST, or in the service of points on gRPC, is one, also what this version has
+    never heard of.
     """
     if transport == "grpc":
+        if path.startswith(_POINTS_SERVICE) and path not in GRPC_OTHERS:
+            return Operation("Other", "grpc", "POST", path, True, False)
         return GRPC_OTHERS.get(path)
     for operation, pattern in _PATTERNS:
         if method == operation.method and pattern.fullmatch(path):

@@ -75,6 +75,7 @@ class Committer:
                 for piece in pieces:
                     self._commit([piece])
                 return
+            self.engine.dispose()  # a connection from a disk that could not be written stays read-only for ever
             for piece in pieces:
                 piece.done.set_exception(error)
             return

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -55,6 +56,7 @@ from .database import marks, natives, open_database, open_writes, reading, time_
 from .keys import read_key, write_key
 
 _ALL = "*"  # the key of a mark that stands for every point
+_AGAIN_SECONDS = 1.0
 _CHUNK = 500  # keys in one statement
 
 log = logging.getLogger("crossfade.migration.journal")
@@ -153,6 +155,34 @@ class Journal:
         durable = self._committer.engine.dialect.name != "sqlite"
         await self._committer.run(partial(_close_mark, mark.seq, self._settles(settles_in)), durable=durable)
 
+    def close_soon(self, mark: Mark, settles_in: float | None = None) -> None:
+        """The same without waiting for it: what is asked of this journal afterwards comes after it."""
+        durable = self._committer.engine.dialect.name != "sqlite"
+        closed = self._committer.submit(partial(_close_mark, mark.seq, self._settles(settles_in)), durable=durable)
+
+        def hear(done: Future[None]) -> None:
+            """A mark that stays open keeps its points from being brought over, so it is tried until it works."""
+            if (error := done.exception()) is not None:
+                log.error("a write cannot be closed, and is tried again: %s", error)
+                later = threading.Timer(_AGAIN_SECONDS, self.close_soon, (mark, settles_in))
+                later.daemon = True
+                later.start()
+
+        closed.add_done_callback(hear)
+
+    async def add(self, mark: Mark, keys: Sequence[PointId] | None) -> None:
+        """Say what a write touches that was announced without keys (None: anything), before it is closed."""
+        rows = [_ALL] if keys is None else list(dict.fromkeys(map(write_key, keys)))
+        await self._committer.run(partial(_add_keys, mark, rows, self.clock()), durable=False)
+
+    async def stands(self, mark: Mark) -> bool:
+        """Whether anything that a write touched is still to be brought over."""
+        return await asyncio.to_thread(self._stands, mark.seq)
+
+    def _stands(self, seq: int) -> bool:
+        with reading(self._committer.engine) as connection:
+            return connection.scalar(select(marks.c.seq).where(marks.c.seq == seq).limit(1)) is not None
+
     async def open_writers(self) -> Sequence[str]:
         """Writers with writes under way."""
         return await asyncio.to_thread(self._open_writers)
@@ -164,7 +194,7 @@ class Journal:
 
     async def close_dead(self, writer: str, *, settles_in: float) -> int:
         """Close what a dead writer left open; its last requests may still reach the database for so many seconds."""
-        work = partial(_close_writer, writer, self._now() + settles_in)
+        work = partial(_close_writer, writer, self._now() + settles_in, self.clock())
         return await self._committer.run(work, durable=True)
 
     def _now(self) -> ColumnElement[Any]:
@@ -296,9 +326,7 @@ def _insert_mark(
     opened = connection.execute(insert(open_writes).values(migration=migration, writer=writer))
     assert opened.inserted_primary_key is not None  # an insert of one row always has one
     seq: int = opened.inserted_primary_key[0]
-    if keys:
-        rows = [{"migration": migration, "key": key, "seq": seq, "marked": now} for key in keys]
-        connection.execute(insert(marks), rows)
+    _add_keys(Mark(migration, seq), keys, now, connection)
     if given:
         sent = [
             {
@@ -314,6 +342,12 @@ def _insert_mark(
     return seq
 
 
+def _add_keys(mark: Mark, keys: Sequence[str], now: float, connection: Connection) -> None:
+    if keys:
+        rows = [{"migration": mark.migration, "key": key, "seq": mark.seq, "marked": now} for key in keys]
+        connection.execute(insert(marks), rows)
+
+
 def _close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connection) -> None:
     if settles is None:
         connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
@@ -321,8 +355,12 @@ def _close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connec
         connection.execute(update(open_writes).where(open_writes.c.seq == seq).values(settles=settles))
 
 
-def _close_writer(writer: str, settles: ColumnElement[Any], connection: Connection) -> int:
+def _close_writer(writer: str, settles: ColumnElement[Any], now: float, connection: Connection) -> int:
+    """Close what is open; a write without keys has made points whose ids nobody was told: it may be any."""
     mine = and_(open_writes.c.writer == writer, open_writes.c.settles.is_(None))
+    bare = and_(mine, ~exists().where(marks.c.seq == open_writes.c.seq))
+    for row in connection.execute(select(open_writes.c.migration, open_writes.c.seq).where(bare)).all():
+        _add_keys(Mark(row.migration, row.seq), [_ALL], now, connection)
     return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
 
 

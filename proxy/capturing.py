@@ -1,0 +1,334 @@
+"""Writes to a collection under migration: journalled before they go on, so that each of them is brought over.
+
+What a write touches is on stable storage before the old index sees it (migration/journal.py has the protocol). Points
+named by a condition are listed first, in the client's name, and the write is held to those: a point that begins to
+match in between is not touched, as if the write had come before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Final
+
+import numpy as np
+from pyqwest import Response
+
+from crossfade.backends.dialect import Edit, Float32, MalformedError, RequestContext
+from crossfade.backends.index import PointId
+from crossfade.backends.writing import Hold, Write, WriteCodec
+
+from .capture_listing import Lister, TooMany
+from .driver import ENCODINGS, Incoming, Outgoing, Read, prepare, read_incoming
+from .errors import CaptureFailed, ChangeRefused, MalformedRequest, WritesHeld
+from .exchange import Plan, plan_request
+from .framing import pack, unpack
+from .migration.errors import MigrationStorageError
+from .migration.journal import Mark, Native
+from .migration.machine import SERVING
+from .migration.missed import note_missed
+from .migration.record import MigrationView
+from .routing import Snapshot
+from .upstream import call_upstream, forwarded_headers, read_all
+from .worker import Worker
+
+Go = Callable[[Worker, Incoming], Awaitable[Outgoing]]
+"""How a request is served when nothing of it has to be journalled."""
+
+SETTLES: Final = 10.0  # seconds after which a write whose end nobody knows has ended, or never will
+_RESTORES: Final = 600.0  # the same of a snapshot that is restored after the answer
+_HELD_SECONDS: Final = 15.0  # writes wait so long for a migration that is being completed
+_POLL_SECONDS: Final = 0.02
+_NOTHING: Final[frozenset[str]] = frozenset()
+_ENCODED: Final = frozenset(ENCODINGS.values())
+# OK, and what a database says before it has begun. Any other status may come while it still works on the write.
+_DECIDED: Final = frozenset({"0", "3", "5", "6", "7", "9", "11", "12", "16"})
+
+
+async def exchange_write(worker: Worker, incoming: Incoming, go: Go) -> Outgoing:
+    """Do what one write needs while some collection is migrated, or may be at any moment.
+
+    Raises ChangeRefused, CaptureFailed, WritesHeld, ListingRefused, and what `go` raises.
+    """
+    codec = worker.dialect.writing
+    if codec is None:
+        return await go(worker, incoming)
+    try:
+        body = _open(worker, incoming)
+        names = codec.find_names(incoming.operation, incoming.path, body)
+    except (MalformedError, MalformedRequest):
+        return await go(worker, incoming)  # whoever reads it says what is wrong with it
+    began = monotonic()
+    while True:
+        snapshot = worker.live.snapshot
+        view = next((snapshot.watched[name] for name in names if name in snapshot.watched), None)
+        if view is not None and view.holds_writes:
+            await _wait_held(view, began)
+            continue
+        with _counted(worker, snapshot, view):
+            # Only now is it sure that whoever waits for writes of before waits for this one.
+            if worker.live.snapshot is not snapshot:
+                continue
+            if view is None or not view.captures:
+                return await go(worker, incoming)
+            return await Capture(worker, incoming, snapshot, view, codec, body).run(go)
+
+
+def _counted(worker: Worker, snapshot: Snapshot, view: MigrationView | None) -> AbstractContextManager[None]:
+    flights = worker.live.flights
+    if view is not None:
+        return flights.write(view)
+    return flights.strange(snapshot.epoch, {one.id: one.version for one in snapshot.migrations.values()})
+
+
+async def _wait_held(view: MigrationView, began: float) -> None:
+    waited = monotonic() - began
+    if waited > _HELD_SECONDS:
+        raise WritesHeld(collection=view.collection, seconds=waited)
+    await asyncio.sleep(_POLL_SECONDS)
+
+
+def _open(worker: Worker, incoming: Incoming) -> bytes:
+    encoding = incoming.named.get(ENCODINGS[incoming.operation.transport])
+    limit = worker.live.snapshot.config.limits.body
+    return unpack(incoming.operation, incoming.body, encoding, limit) if incoming.body else b""
+
+
+@dataclass(slots=True, eq=False)
+class Capture:
+    """One change of a collection whose writes are captured; `body` is its unpacked message."""
+
+    worker: Worker
+    incoming: Incoming
+    snapshot: Snapshot
+    view: MigrationView
+    codec: WriteCodec
+    body: bytes
+
+    async def run(self, go: Go) -> Outgoing:
+        """Do it, or refuse it."""
+        write = await self.worker.off_loop(len(self.body), self._read)
+        if write is None:
+            return await go(self.worker, self.incoming)
+        match write.effect:
+            case "refused":
+                raise ChangeRefused(
+                    operation=self.incoming.operation.name,
+                    collection=self.view.collection,
+                    model=self.view.to_model,
+                    reason=write.reason,
+                )
+            case "both":
+                return await self._do_both(go)
+            case "anything":
+                return await self._do_anything(write, go)
+        return await self._write_points(write)
+
+    def _read(self) -> Write | None:
+        context = RequestContext(
+            self.incoming.named, self.snapshot.config.detect.param, self.worker.schemas.find, self.incoming.query
+        )
+        try:
+            return self.codec.read_write(self.incoming.operation, self.incoming.path, self.body, context)
+        except MalformedError as error:
+            raise MalformedRequest(self.incoming.operation.name, str(error)) from error
+
+    async def _do_both(self, go: Go) -> Outgoing:
+        """A change that has to happen to the target as well, once the old index has taken it."""
+        outgoing, ended = await self._gathered(go)
+        if not (ended and _succeeded(self.incoming, outgoing.response)):
+            return outgoing
+        reading, names = self.worker.dialect.reading, {self.view.collection: self.view.target}
+        names |= dict.fromkeys(self.view.aliases, self.view.target)
+        assert reading is not None  # who knows what writes mean knows how they are renamed
+        path, body = reading.retarget(self.incoming.operation, self.incoming.path, self.body, names)
+        renamed = self.incoming._replace(path=path, body=pack(body, self.incoming.operation.transport) if body else b"")
+        target, _ = await self._send(renamed, dropped=_ENCODED)
+        if not _succeeded(self.incoming, target.response):
+            operation, status = self.incoming.operation.name, target.response.status
+            self.worker.warn(
+                f"{operation} on {self.view.collection!r} succeeded, but its repetition on {self.view.target!r} did "
+                f"not (HTTP {status}): do it there yourself, or the new index lacks it"
+            )
+        return outgoing
+
+    async def _do_anything(self, write: Write, go: Go) -> Outgoing:
+        """A change that may touch any point."""
+        mark = await self._announce(None, {})
+        try:
+            outgoing, ended = await self._gathered(go)
+        except BaseException:
+            self._close(mark, SETTLES)
+            raise
+        self._close(mark, SETTLES if not ended else None if write.waits else _RESTORES)
+        return outgoing
+
+    async def _write_points(self, write: Write) -> Outgoing:
+        """A write whose points are known, or can be listed."""
+        plan, edits, natives = Plan(), list[Edit](), dict[PointId, Native]()
+        if self.incoming.operation in self.worker.operations:
+            read = await read_incoming(self.worker, self.incoming, self.snapshot)
+            plan = plan_request(read.message, read.declared, self.snapshot)
+            edits = await prepare(self.worker, plan, self.snapshot)
+            if edits:
+                natives = await self.worker.off_loop(len(self.body), self._find_natives, read, plan, edits)
+        ids, holds = await self._list(write)
+        creates = any(step.creates for step in write.steps)
+        touches = ids is None or bool(ids) or creates
+        mark = await self._announce(ids, natives) if touches else None
+        try:
+            outgoing, ended = await self._forward(plan, edits, holds)
+            if mark is not None and creates:
+                await self._add_created(mark, outgoing, ended)
+        except BaseException:
+            self._close(mark, SETTLES)
+            raise
+        self._close(mark, None if ended else SETTLES)
+        if mark is not None and write.waits and self.view.state in SERVING:
+            await self._wait_readable(mark)
+        return outgoing
+
+    async def _list(self, write: Write) -> tuple[list[PointId] | None, list[Hold]]:
+        """The points of a write and its conditions held to them; None and no holds when they are too many."""
+        lister = Lister(self.worker, self.incoming, self.snapshot, self.codec, self.body, self.view.collection)
+        try:
+            return await lister.list_points(write)
+        except TooMany:
+            return None, []
+
+    def _find_natives(self, read: Read, plan: Plan, edits: Sequence[Edit]) -> dict[PointId, Native]:
+        """Vectors of the new model that the client sent for the field that is re-encoded, by point."""
+        sent: dict[int, Float32] = {}
+        for job in plan.jobs:
+            if job.map is not None and job.model == self.view.to_model and job.space.field == self.view.field:
+                sent |= {id(slot): slot.rows for slot in job.slots}
+        for text in plan.texts:
+            ours = text.model == self.view.to_model and text.space.field == self.view.field
+            if ours and text.map is not None and text.row is not None:
+                sent[id(text.slot)] = text.row
+        if not sent:
+            return {}
+        stored = {id(slot): np.asarray(rows) for slot, rows in edits}
+        owners = self.codec.find_owners(self.incoming.operation, read.message)
+        natives = {}
+        for slot, points in zip(read.message.slots, owners, strict=True):
+            if id(slot) in sent:
+                for point, old, new in zip(points, stored[id(slot)], sent[id(slot)], strict=False):
+                    natives[point] = Native(old, new)
+        return natives
+
+    async def _announce(self, ids: Sequence[PointId] | None, natives: Mapping[PointId, Native]) -> Mark | None:
+        """Journal what is about to be touched (None: anything); None where writes pass although that is impossible.
+
+        Raises CaptureFailed.
+        """
+        began, live, config = perf_counter(), self.worker.live, self.snapshot.config
+        try:
+            journal = await live.journals.get(config)
+            if ids is None:
+                return await journal.mark_all(self.view.id, live.journals.writer)
+            return await journal.mark(self.view.id, ids, live.journals.writer, natives)
+        except MigrationStorageError as error:
+            self._let_pass(error)
+            return None
+        finally:
+            self.worker.tally.latency["journal"].observe(perf_counter() - began)
+
+    def _let_pass(self, error: MigrationStorageError) -> None:
+        """Let a write pass unmarked, if the operator wants that, and remember it. Raises CaptureFailed."""
+        config = self.snapshot.config
+        settings = config.collections.get(self.view.collection)
+        if settings is None or settings.migrate is None or settings.migrate.writes == "closed":
+            raise CaptureFailed(collection=self.view.collection, reason=str(error)) from error
+        try:
+            note_missed(config, self.worker.live.run_dir, self.view.id)
+        except OSError as worse:
+            reason = f"{error}; and it cannot even be remembered: {worse}"
+            raise CaptureFailed(collection=self.view.collection, reason=reason) from worse
+        self.worker.warn(f"a write to {self.view.collection!r} passes unmarked, all will be copied again: {error}")
+
+    def _close(self, mark: Mark | None, settles_in: float | None) -> None:
+        """Say that a write has ended, behind the answer's back: the journal keeps the order."""
+        journal = self.worker.live.journals.opened
+        if mark is not None and journal is not None:
+            journal.close_soon(mark, settles_in)
+
+    async def _add_created(self, mark: Mark, outgoing: Outgoing, ended: bool) -> None:
+        """Mark the points whose ids the database has made; all, when it does not tell them."""
+        journal = self.worker.live.journals.opened
+        assert journal is not None  # the mark comes from it
+        operation, response = self.incoming.operation, outgoing.response
+        ids: Sequence[PointId] | None = None if not ended else ()
+        if ended and _succeeded(self.incoming, response):
+            try:
+                encoding = response.headers.get(ENCODINGS[operation.transport])
+                limit = self.snapshot.config.limits.body
+                ids = self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit))
+            except (MalformedError, MalformedRequest):
+                ids = None
+        await journal.add(mark, ids)
+
+    async def _wait_readable(self, mark: Mark) -> None:
+        """Wait until what was written can be read from the target, as long as the operator allows."""
+        settings = self.snapshot.config.collections.get(self.view.collection)
+        journal = self.worker.live.journals.opened
+        if settings is None or settings.migrate is None or journal is None:
+            return
+        deadline = monotonic() + settings.migrate.read_your_writes
+        try:
+            while monotonic() < deadline and await journal.stands(mark):
+                await asyncio.sleep(_POLL_SECONDS)
+        except MigrationStorageError as error:
+            self.worker.warn(str(error))
+
+    async def _forward(self, plan: Plan, edits: Sequence[Edit], holds: Sequence[Hold]) -> tuple[Outgoing, bool]:
+        """Send the write on with what is mapped and held, byte for byte where nothing is."""
+        incoming, dropped = self.incoming, _NOTHING
+        if edits or holds:
+            edited = await self.worker.off_loop(
+                len(self.body), self.codec.edit, incoming.operation, self.body, edits, holds
+            )
+            incoming = incoming._replace(body=pack(edited, incoming.operation.transport))
+            dropped = _ENCODED
+        outgoing, ended = await self._send(incoming, dropped)
+        word = (plan.mark or "passed").partition(";")[0]
+        mark = f"{plan.mark or 'passed'}; captured" if self.snapshot.config.answers.mark else None
+        return outgoing._replace(mark=mark, done=word), ended
+
+    async def _send(self, incoming: Incoming, dropped: frozenset[str]) -> tuple[Outgoing, bool]:
+        """The answer of the database, gathered, and whether it means that the write has ended."""
+        began = perf_counter()
+        target = self.worker.target(self.snapshot, incoming.operation.transport)
+        path = f"{incoming.path}?{incoming.query}" if incoming.query else incoming.path
+        headers = forwarded_headers(incoming.headers, dropped)
+        response = await call_upstream(
+            target, incoming.operation.method, incoming.authority, path, headers, incoming.body
+        )
+        gathered = await read_all(target, response, self.snapshot.config.limits.body)
+        self.worker.tally.latency["upstream"].observe(perf_counter() - began)
+        return Outgoing(target, response, gathered, False, None, "passed"), _has_ended(incoming, response)
+
+    async def _gathered(self, go: Go) -> tuple[Outgoing, bool]:
+        outgoing = await go(self.worker, self.incoming)
+        rest = await read_all(outgoing.target, outgoing.response, self.snapshot.config.limits.body)
+        return outgoing._replace(gathered=outgoing.gathered + rest), _has_ended(self.incoming, outgoing.response)
+
+
+def _status_of(response: Response) -> str:
+    return response.headers.get("grpc-status") or response.trailers.get("grpc-status") or ""
+
+
+def _has_ended(incoming: Incoming, response: Response) -> bool:
+    """Whether an answer means that nothing of the write is still to happen, once what was answered before has."""
+    if incoming.operation.transport == "grpc":
+        return _status_of(response) in _DECIDED
+    return response.status < 500 and response.status != 408
+
+
+def _succeeded(incoming: Incoming, response: Response) -> bool:
+    if incoming.operation.transport == "grpc":
+        return _status_of(response) == "0"
+    return response.status < 300
