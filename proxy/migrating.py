@@ -21,6 +21,7 @@ from .cli_index import open_index
 from .config import Config
 from .config_fields import collection_upstream
 from .encoders import build_encoder
+from .leads import Leads
 from .migration.board import Board
 from .migration.conduct import Bench, Tools
 from .migration.errors import NotConfigured
@@ -56,8 +57,8 @@ class _Opened:
 class Migrations:
     """See the module; `serving` gives the process ids of the workers that run at this moment."""
 
-    def __init__(self, run_dir: Path, serving: Callable[[], Sequence[int]]) -> None:
-        self._run_dir, self._serving = run_dir, serving
+    def __init__(self, run_dir: Path, serving: Callable[[], Sequence[int]], leads: Leads) -> None:
+        self._run_dir, self._serving, self._leads = run_dir, serving, leads
         self._watch = ServingWatch(run_dir)
         self._config: Config | None = None
         self._opened: _Opened | None = None
@@ -90,7 +91,8 @@ class Migrations:
             (config.state / FOLDER).mkdir(parents=True, exist_ok=True)
         store = await asyncio.to_thread(Store, store_url(config))
         journal = await asyncio.to_thread(Journal, journal_url(config))
-        board = Board(self._run_dir, store, self._serving)
+        current = partial(self._current, config)
+        board = Board(self._run_dir, store, self._serving, self._leads, journal, current)
         verbs = Verbs(store, journal, self._waiting, self._serve_counts, self._watch.old_clients)
         opened = _Opened(store, journal, board, verbs, Background())
         opened.background.start(board.run(), "migration board")
@@ -108,6 +110,9 @@ class Migrations:
             beside=steer.run,
             samples=sample_folder(self._now),
         )
+
+    def _current(self, opened_with: Config) -> Config:
+        return self._config or opened_with
 
     @property
     def _now(self) -> Config:

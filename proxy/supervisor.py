@@ -26,6 +26,8 @@ from .config_values import Address
 from .embedded_upstreams import EmbeddedUpstreams
 from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
+from .leading import read_led
+from .leads import Leads
 from .live import AdapterShelf
 from .loading import read_config
 from .migrating import Migrations
@@ -62,7 +64,8 @@ class Supervisor:
         self._workers: list[WorkerProcess] = []
         self._background = Background()
         self._reloading = asyncio.Lock()
-        self.migrations = Migrations(self.run_dir, self._pids)
+        leads = Leads(self.run_dir, lambda: self.config, DIALECTS, self._pids)
+        self.migrations = Migrations(self.run_dir, self._pids, leads)
         self.config: Config
 
     async def start(self) -> None:
@@ -169,7 +172,7 @@ class Supervisor:
             refused = None
             for worker in self._workers:
                 try:
-                    refused = refused or await worker.routes_refused(names, str(generation))
+                    refused = refused or await worker.routes_refused(names, read_led(self.run_dir).version(generation))
                 except httpx.HTTPError:
                     continue  # it has ended, and starts again with what is published
             if refused is None or time.monotonic() > deadline:

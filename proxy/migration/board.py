@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import Config
+from ..journals import is_alive
+from ..leads import Leads
 from ..rundir import publish_migrations, read_workers
 from .errors import MigrationStorageError
+from .journal import Journal
+from .machine import State
+from .missed import find_missed, forget_missed
 from .record import MigrationView, views_of
 from .store import Store
 
 _POLL_SECONDS = 0.25
+_TEND_SECONDS = 1.0
+MISSED = "missed:0:0"  # stands for writers whose writes passed unmarked
+SETTLES = 10.0  # seconds after which the last requests of a process that has ended have arrived, or never will
 _STEPS = 100  # the migrated share is told in hundredths
 
 log = logging.getLogger("crossfade.migration.board")
@@ -27,24 +37,29 @@ log = logging.getLogger("crossfade.migration.board")
 
 @dataclass(slots=True)
 class Board:
-    """The views in a run directory; `serving` gives the process ids of the workers that run at this moment."""
+    """The views in a run directory; `serving` gives the process ids of the workers that run at this moment.
+
+    `leads` leads the requests of what is migrated through Python; in the journal the board closes what ended processes
+    have left open, and marks everything once it works again after writes had to pass unmarked.
+    """
 
     run_dir: Path
     store: Store
     serving: Callable[[], Sequence[int]]
+    leads: Leads
+    journal: Journal
+    config: Callable[[], Config]
     _published: dict[str, MigrationView] = field(default_factory=dict)
     _looked: dict[str, int] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _seen_pids: set[int] = field(default_factory=set)
+    _last_end: float = float("-inf")  # when a worker was last seen to have ended
 
     async def run(self) -> None:
         """Publish what changes, until cancelled; a store that cannot be read leaves the last views standing."""
-        while True:
-            try:
-                await self.look()
-            except MigrationStorageError as error:
-                log.error("%s", error)
-                await asyncio.sleep(1.0)
-            await asyncio.sleep(_POLL_SECONDS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_again(self.look, _POLL_SECONDS))
+            group.create_task(_again(self.tend, _TEND_SECONDS))
 
     async def look(self) -> None:
         """Read the store, and publish if that says anything new. Raises MigrationStorageError.
@@ -62,21 +77,81 @@ class Board:
         }:
             publish_migrations(self.run_dir, list(views.values()))
             self._published = views
+        await self.leads.lead(_names_of(views.values()))
         self._looked = {record.id: record.version for record in records}
 
     async def have_seen(self, migration: str, version: int) -> bool:
         """Whether every running worker acts on this version of the record, or on what says the same or more."""
         if self._looked.get(migration, -1) < version:
             await self.look()
-        stated = await asyncio.to_thread(read_workers, self.run_dir)
-        return self._looked.get(migration, -1) >= version and all(
+        stated: dict[int, Any] = await asyncio.to_thread(read_workers, self.run_dir)
+        seen = self._looked.get(migration, -1) >= version and all(
             pid in stated and self._acts(stated[pid], migration) for pid in self.serving()
         )
+        return seen and await self._nothing_escapes(migration, stated)
 
     def _acts(self, stated: dict[str, Any], migration: str) -> bool:
         acting = stated.get("migrations", {}).get(migration)
         told = self._published.get(migration)
         return acting is None if told is None else acting is not None and acting >= told.version
+
+    async def _nothing_escapes(self, migration: str, stated: dict[int, Any]) -> bool:
+        """Whether no write is under way that nobody captures: what began before its collection was led, or was known.
+
+        Asked when a capture begins; later nothing can be.
+        """
+        told = self._published.get(migration)
+        if told is None or told.state is not State.CAPTURING:
+            return True
+        for pid in self.serving():
+            if stated[pid].get("strange", {}).get(migration, -1) < told.version:
+                return False
+        return time.monotonic() - self._last_end > SETTLES and await self.leads.have_drained()
+
+    async def tend(self) -> None:
+        """Keep the journal in order. Raises MigrationStorageError."""
+        running = set(self.serving())
+        if self._seen_pids - running:
+            self._last_end = time.monotonic()
+        self._seen_pids = running
+        for writer in await self.journal.open_writers():
+            if self._has_ended(writer):
+                count = await self.journal.close_dead(writer, settles_in=SETTLES)
+                log.warning(
+                    "%s has ended with %d writes under way: they count as ended in %g s", writer, count, SETTLES
+                )
+        for migration in find_missed(self.config(), self.run_dir):
+            if migration in self._published and self._published[migration].captures:
+                log.warning("%s: writes have passed unmarked; everything is walked again", migration)
+                mark = await self.journal.mark_all(migration, MISSED)
+                # What passes unmarked from here on leaves a note of its own; what has passed may still be under way.
+                forget_missed(self.config(), self.run_dir, migration)
+                await self.journal.close(mark, settles_in=SETTLES)
+            else:
+                forget_missed(self.config(), self.run_dir, migration)
+
+    def _has_ended(self, writer: str) -> bool:
+        """Whether nobody writes under this name any more; a journal in a file has no writers on other machines."""
+        alive = is_alive(writer)
+        return not alive if alive is not None else self.journal.url.startswith("sqlite")
+
+
+async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    while True:
+        try:
+            await work()
+        except MigrationStorageError as error:
+            log.error("%s", error)
+            await asyncio.sleep(1.0)
+        except Exception:  # whatever it is: without the board workers learn of nothing more
+            log.exception("the board stumbled, and goes on")
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(seconds)
+
+
+def _names_of(views: Iterable[MigrationView]) -> dict[str, str]:
+    """The names whose requests are led through Python, with the collection that each stands for."""
+    return {name: view.collection for view in views for name in (view.collection, *view.aliases)}
 
 
 def _told(view: MigrationView) -> MigrationView:

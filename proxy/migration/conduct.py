@@ -141,6 +141,10 @@ class Conduct:
             case State.PREPARED:
                 await self._change(lambda one: one.moved("capture"), "capture")
             case State.CAPTURING if await self._tools.workers.have_seen(self._id, record.version):
+                if record.aliases is None:  # from now on nobody changes them: their changes are captured, and refused
+                    names = tuple(await self._bench.index.other_names(record.spec.collection))
+                    await self._change(lambda one: one.model_copy(update={"aliases": names}))
+                    return
                 total = await self._bench.index.count(record.spec.collection)
                 await self._change(lambda one: one.moved("backfill").model_copy(update={"total": total}), "backfill")
             case state if state in COPYING:

@@ -98,6 +98,7 @@ async def converge(lane: Lane, limit: int) -> Moved | None:
     ready = [one for one in seen if one.ended and one.point is not None and one.point not in held]
     if not ready:
         return None
+    await lane.index.settle(lane.spec.collection)  # an answer does not always mean that its write can be read
     moved = await bring_over(lane, [one.point for one in ready if one.point is not None])
     await lane.journal.clear(lane.migration, ready)
     return moved

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from crossfade.proxy.journals import name_writer
+from crossfade.proxy.leading import read_led
+from crossfade.proxy.leads import Leads
 from crossfade.proxy.live import MIGRATIONS
+from crossfade.proxy.loading import read_config
 from crossfade.proxy.migration.board import Board
+from crossfade.proxy.migration.journal import Journal
 from crossfade.proxy.migration.machine import State
+from crossfade.proxy.migration.missed import find_missed, note_missed
 from crossfade.proxy.migration.record import Migration, Spec
 from crossfade.proxy.migration.store import Store
+from crossfade.proxy.supervisor import DIALECTS
 
 SPEC = Spec(collection="docs", target="docs--new", from_model="old", to_model="new", dim=8, text="payload.text")
+CONFIG = """
+listen: {qdrant: {grpc: "127.0.0.1:1"}}
+upstreams: {main: {kind: qdrant, grpc: "127.0.0.1:2"}}
+models: {old: {dim: 4}}
+collections: {docs: {index_model: old}}
+"""
 
 
 class Scenery:
@@ -25,11 +41,19 @@ class Scenery:
         self.folder = folder
         self.store = Store(f"sqlite:///{folder / 'm.db'}")
         self.pids = [1, 2]
-        self.board = Board(folder, self.store, lambda: self.pids)
+        self.journal = Journal(f"sqlite:///{folder / 'j.db'}")
+        self.config = read_config(CONFIG, folder)
+        leads = Leads(folder, lambda: self.config, DIALECTS, lambda: self.pids)
+        self.board = Board(folder, self.store, lambda: self.pids, leads, self.journal, lambda: self.config)
 
     def state(self, pid: int, **versions: int) -> None:
         """What a worker says."""
-        stated = {"pid": pid, "generation": 1, "error": None, "migrations": versions}
+        self.state_strange(pid, versions, versions)
+
+    def state_strange(self, pid: int, versions: dict[str, int], strange: dict[str, int]) -> None:
+        """What a worker says whose writes to unknown names act on something else."""
+        stated: dict[str, Any] = {"pid": pid, "generation": 1, "error": None, "epoch": 0, "migrations": versions}
+        stated["strange"] = strange
         (self.folder / f"worker-{pid}.json").write_bytes(orjson.dumps(stated))
 
     def published(self) -> list[dict[str, Any]]:
@@ -100,3 +124,71 @@ async def test_a_completed_migration_is_still_told_because_its_reads_belong_to_t
     await scenery.change(record, state=State.COMPLETED)
     await scenery.board.look()
     assert [(one["target"], one["state"]) for one in scenery.published()] == [("docs--new", "COMPLETED")]
+
+
+async def test_a_capture_is_not_seen_while_a_write_to_an_unknown_name_may_turn_out_to_be_its_own(
+    scenery: Scenery,
+) -> None:
+    record = await scenery.store.plan(SPEC, "me", "")
+    record = await scenery.change(record, state=State.CAPTURING)
+    scenery.state(1, **{record.id: record.version})
+    behind: list[dict[str, int]] = [{}, {record.id: -1}, {record.id: record.version - 1}]
+    for strange in behind:
+        scenery.state_strange(2, {record.id: record.version}, strange)
+        assert not await scenery.board.have_seen(record.id, record.version)
+    scenery.state(2, **{record.id: record.version})
+    assert await scenery.board.have_seen(record.id, record.version)
+
+
+async def test_a_collection_is_led_under_all_its_names_until_its_migration_is_cancelled(scenery: Scenery) -> None:
+    record = await scenery.store.plan(SPEC, "me", "")
+    await scenery.change(record, state=State.CAPTURING, aliases=("d", "e"))
+    await scenery.board.look()
+    assert read_led(scenery.folder).names == {"docs": "docs", "d": "docs", "e": "docs"}
+    await scenery.change(record, state=State.CANCELLED)
+    await scenery.board.look()
+    assert read_led(scenery.folder).names == {}
+
+
+async def test_what_a_process_that_has_ended_left_open_is_closed_and_what_lives_is_left_alone(
+    scenery: Scenery,
+) -> None:
+    host = socket.gethostname()
+    process = subprocess.Popen(["sleep", "60"])
+    mine, living, gone = name_writer(os.getpid()), name_writer(process.pid), f"{host}:{process.pid}:1"
+    elsewhere = "another-host-that-had-the-file-before:1:1"
+    for number, writer in enumerate((mine, living, gone, elsewhere)):
+        await scenery.journal.mark("m", [number], writer)
+    await scenery.board.tend()
+    assert await scenery.journal.open_writers() == sorted([mine, living])
+    process.kill()
+    process.wait()
+    await scenery.board.tend()
+    assert await scenery.journal.open_writers() == [mine]
+
+
+async def test_after_writes_had_to_pass_unmarked_everything_is_marked_once(scenery: Scenery) -> None:
+    record = await scenery.store.plan(SPEC, "me", "")
+    await scenery.change(record, state=State.SYNCED)
+    await scenery.board.look()
+    note_missed(scenery.config, scenery.folder, record.id)
+    note_missed(scenery.config, scenery.folder, "of-a-migration-that-is-over")
+    await scenery.board.tend()
+    assert find_missed(scenery.config, scenery.folder) == []
+    mark = await scenery.journal.whole(record.id)
+    assert mark is not None
+    assert not mark.finished, "the last write that passed may still be under way"
+    await scenery.board.tend()
+    again = await scenery.journal.whole(record.id)
+    assert again is not None
+    assert again.seq == mark.seq
+
+
+async def test_a_note_that_cannot_be_left_in_the_state_s_folder_is_left_in_the_run_directory(tmp_path: Path) -> None:
+    config = read_config(CONFIG, tmp_path)
+    config.state.parent.mkdir(exist_ok=True)
+    config.state.write_text("no folder")
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    note_missed(config, run_dir, "m1")
+    assert find_missed(config, run_dir) == ["m1"]
