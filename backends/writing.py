@@ -91,7 +91,9 @@ class WriteCodec(Protocol):
     around: Sequence[tuple[Transport, str]]
     """Path templates below which a method that nobody knows yet may change a collection."""
 
-    def find_names(self, operation: Operation, path: str, body: bytes) -> Sequence[str]:
+    def find_names(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> Sequence[str]:
         """The collections that a request names, however it does. Raises MalformedError."""
 
     def read_write(

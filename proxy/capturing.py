@@ -58,7 +58,7 @@ async def exchange_write(worker: Worker, incoming: Incoming, go: Go) -> Outgoing
         return await go(worker, incoming)
     try:
         body = _open(worker, incoming)
-        names = codec.find_names(incoming.operation, incoming.path, body)
+        names = codec.find_names(incoming.operation, incoming.path, body, _context(worker, incoming))
     except (MalformedError, MalformedRequest):
         return await go(worker, incoming)  # whoever reads it says what is wrong with it
     began = monotonic()
@@ -91,6 +91,11 @@ async def _wait_held(view: MigrationView, began: float) -> None:
     await asyncio.sleep(_POLL_SECONDS)
 
 
+def _context(worker: Worker, incoming: Incoming) -> RequestContext:
+    param = worker.live.snapshot.config.detect.param
+    return RequestContext(incoming.named, param, worker.schemas.find, incoming.query)
+
+
 def _open(worker: Worker, incoming: Incoming) -> bytes:
     encoding = incoming.named.get(ENCODINGS[incoming.operation.transport])
     limit = worker.live.snapshot.config.limits.body
@@ -111,6 +116,9 @@ class Capture:
     async def run(self, go: Go) -> Outgoing:
         """Do it, or refuse it."""
         write = await self.worker.off_loop(len(self.body), self._read)
+        if write is not None and write.unsettled:
+            await self._learn(write)
+            write = await self.worker.off_loop(len(self.body), self._read)
         if write is None:
             return await go(self.worker, self.incoming)
         match write.effect:
@@ -127,10 +135,14 @@ class Capture:
                 return await self._do_anything(write, go)
         return await self._write_points(write)
 
+    async def _learn(self, write: Write) -> None:
+        """Learn what the points of a write cannot be told without. Raises SchemaUnknown, UpstreamDown."""
+        target, limit = self.worker.target(self.snapshot, "grpc"), self.snapshot.config.limits.body
+        transport, headers = self.incoming.operation.transport, self.incoming.named
+        await self.worker.schemas.learn(write.collections, target, transport, headers, limit)
+
     def _read(self) -> Write | None:
-        context = RequestContext(
-            self.incoming.named, self.snapshot.config.detect.param, self.worker.schemas.find, self.incoming.query
-        )
+        context = _context(self.worker, self.incoming)
         try:
             return self.codec.read_write(self.incoming.operation, self.incoming.path, self.body, context)
         except MalformedError as error:
@@ -182,7 +194,7 @@ class Capture:
         try:
             outgoing, ended = await self._forward(plan, edits, holds)
             if mark is not None and creates:
-                await self._add_created(mark, outgoing, ended)
+                await self._add_created(mark, write, outgoing, ended)
         except BaseException:
             self._close(mark, SETTLES)
             raise
@@ -256,7 +268,7 @@ class Capture:
         if mark is not None and journal is not None:
             journal.close_soon(mark, settles_in)
 
-    async def _add_created(self, mark: Mark, outgoing: Outgoing, ended: bool) -> None:
+    async def _add_created(self, mark: Mark, write: Write, outgoing: Outgoing, ended: bool) -> None:
         """Mark the points whose ids the database has made; all, when it does not tell them."""
         journal = self.worker.live.journals.opened
         assert journal is not None  # the mark comes from it
@@ -266,7 +278,7 @@ class Capture:
             try:
                 encoding = response.headers.get(ENCODINGS[operation.transport])
                 limit = self.snapshot.config.limits.body
-                ids = self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit))
+                ids = self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit), write)
             except (MalformedError, MalformedRequest):
                 ids = None
         await journal.add(mark, ids)

@@ -68,7 +68,9 @@ class QdrantWriting:
 
     around: Sequence[tuple[Transport, str]] = (("grpc", "/qdrant.Points/"), ("rest", "/collections/{collection}"))
 
-    def find_names(self, operation: Operation, path: str, body: bytes) -> Sequence[str]:
+    def find_names(
+        self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT
+    ) -> Sequence[str]:
         """The collections, and aliases of them, that a request names."""
         if operation.name == "UpdateAliases":
             return _aliases_in_json(body) if operation.transport == "rest" else _aliases_in_wire(body)

@@ -104,7 +104,7 @@ class Board:
         if told is None or told.state is not State.CAPTURING:
             return True
         for pid in self.serving():
-            if stated[pid].get("strange", {}).get(migration, -1) < told.version:
+            if stated.get(pid, {}).get("strange", {}).get(migration, -1) < told.version:
                 return False
         return time.monotonic() - self._last_end > SETTLES and await self.leads.have_drained()
 
