@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Final
 
-import numpy as np
-from pyqwest import Response
-
-from crossfade.backends.dialect import Edit, Float32, MalformedError, RequestContext
+from crossfade.backends.dialect import Edit, MalformedError, RequestContext
 from crossfade.backends.index import PointId
 from crossfade.backends.writing import Hold, Write, WriteCodec
 
 from .capture_listing import Lister, TooMany
-from .driver import ENCODINGS, Incoming, Outgoing, Read, prepare, read_incoming
-from .errors import CaptureFailed, ChangeRefused, MalformedRequest, WritesHeld
+from .capture_natives import find_natives
+from .capture_sending import ENCODED, gather, has_ended, send_write, succeeded
+from .driver import ENCODINGS, Incoming, Outgoing, prepare, read_incoming
+from .errors import CaptureFailed, ChangeRefused, MalformedRequest, UpstreamDown, WritesHeld
 from .exchange import Plan, plan_request
 from .framing import pack, unpack
 from .migration.errors import MigrationStorageError
@@ -32,7 +31,6 @@ from .migration.machine import SERVING
 from .migration.missed import note_missed
 from .migration.record import MigrationView
 from .routing import Snapshot
-from .upstream import call_upstream, forwarded_headers, read_all
 from .worker import Worker
 
 Go = Callable[[Worker, Incoming], Awaitable[Outgoing]]
@@ -43,9 +41,6 @@ _RESTORES: Final = 600.0  # the same of a snapshot that is restored after the an
 _HELD_SECONDS: Final = 15.0  # writes wait so long for a migration that is being completed
 _POLL_SECONDS: Final = 0.02
 _NOTHING: Final[frozenset[str]] = frozenset()
-_ENCODED: Final = frozenset(ENCODINGS.values())
-# OK, and what a database says before it has begun. Any other status may come while it still works on the write.
-_DECIDED: Final = frozenset({"0", "3", "5", "6", "7", "9", "11", "12", "16"})
 
 
 async def exchange_write(worker: Worker, incoming: Incoming, go: Go) -> Outgoing:
@@ -150,52 +145,64 @@ class Capture:
 
     async def _do_both(self, go: Go) -> Outgoing:
         """A change that has to happen to the target as well, once the old index has taken it."""
-        outgoing, ended = await self._gathered(go)
-        if not (ended and _succeeded(self.incoming, outgoing.response)):
+        outgoing = await self._go(go)
+        if not succeeded(self.incoming, outgoing.response):
             return outgoing
         reading, names = self.worker.dialect.reading, {self.view.collection: self.view.target}
         names |= dict.fromkeys(self.view.aliases, self.view.target)
         assert reading is not None  # who knows what writes mean knows how they are renamed
         path, body = reading.retarget(self.incoming.operation, self.incoming.path, self.body, names)
         renamed = self.incoming._replace(path=path, body=pack(body, self.incoming.operation.transport) if body else b"")
-        target, _ = await self._send(renamed, dropped=_ENCODED)
-        if not _succeeded(self.incoming, target.response):
-            operation, status = self.incoming.operation.name, target.response.status
+        try:
+            repeated = await send_write(self.worker, renamed, self.snapshot, ENCODED)
+            reason = "" if succeeded(self.incoming, repeated.response) else f"HTTP {repeated.response.status}"
+        except UpstreamDown as error:  # the old index has taken it, which is what the client has to know
+            reason = str(error)
+        if reason:
             self.worker.warn(
-                f"{operation} on {self.view.collection!r} succeeded, but its repetition on {self.view.target!r} did "
-                f"not (HTTP {status}): do it there yourself, or the new index lacks it"
+                f"{self.incoming.operation.name} on {self.view.collection!r} succeeded, but its repetition on "
+                f"{self.view.target!r} did not ({reason}): do it there yourself, or the new index lacks it"
             )
         return outgoing
+
+    async def _go(self, go: Go) -> Outgoing:
+        return await gather(await go(self.worker, self.incoming), self.snapshot.config.limits.body)
 
     async def _do_anything(self, write: Write, go: Go) -> Outgoing:
         """A change that may touch any point."""
         mark = await self._announce(None, {})
         try:
-            outgoing, ended = await self._gathered(go)
+            outgoing = await self._go(go)
         except BaseException:
             self._close(mark, SETTLES)
             raise
+        ended = has_ended(self.incoming, outgoing.response)
         self._close(mark, SETTLES if not ended else None if write.waits else _RESTORES)
         return outgoing
 
     async def _write_points(self, write: Write) -> Outgoing:
         """A write whose points are known, or can be listed."""
-        plan, edits, natives = Plan(), list[Edit](), dict[PointId, Native]()
-        if self.incoming.operation in self.worker.operations:
+        plan, edits, natives, operation = Plan(), list[Edit](), dict[PointId, Native](), self.incoming.operation
+        if operation in self.worker.operations:
             read = await read_incoming(self.worker, self.incoming, self.snapshot)
             plan = plan_request(read.message, read.declared, self.snapshot)
             edits = await prepare(self.worker, plan, self.snapshot)
             if edits:
-                natives = await self.worker.off_loop(len(self.body), self._find_natives, read, plan, edits)
+                natives = await self.worker.off_loop(
+                    len(self.body), find_natives, self.codec, operation, read.message, plan, edits, self.view
+                )
         ids, holds = await self._list(write)
         creates = any(step.creates for step in write.steps)
         touches = ids is None or bool(ids) or creates
         mark = await self._announce(ids, natives) if touches else None
         try:
-            outgoing, ended = await self._forward(plan, edits, holds)
-            if mark is not None and creates:
-                await self._add_created(mark, write, outgoing, ended)
+            outgoing = await self._forward(plan, edits, holds)
+            ended = has_ended(self.incoming, outgoing.response)
+            if creates:
+                self._add_created(mark, write, outgoing if ended else None)
         except BaseException:
+            if creates:
+                self._add_created(mark, write, None)
             self._close(mark, SETTLES)
             raise
         self._close(mark, None if ended else SETTLES)
@@ -211,27 +218,6 @@ class Capture:
         except TooMany:
             return None, []
 
-    def _find_natives(self, read: Read, plan: Plan, edits: Sequence[Edit]) -> dict[PointId, Native]:
-        """Vectors of the new model that the client sent for the field that is re-encoded, by point."""
-        sent: dict[int, Float32] = {}
-        for job in plan.jobs:
-            if job.map is not None and job.model == self.view.to_model and job.space.field == self.view.field:
-                sent |= {id(slot): slot.rows for slot in job.slots}
-        for text in plan.texts:
-            ours = text.model == self.view.to_model and text.space.field == self.view.field
-            if ours and text.map is not None and text.row is not None:
-                sent[id(text.slot)] = text.row
-        if not sent:
-            return {}
-        stored = {id(slot): np.asarray(rows) for slot, rows in edits}
-        owners = self.codec.find_owners(self.incoming.operation, read.message)
-        natives = {}
-        for slot, points in zip(read.message.slots, owners, strict=True):
-            if id(slot) in sent:
-                for point, old, new in zip(points, stored[id(slot)], sent[id(slot)], strict=False):
-                    natives[point] = Native(old, new)
-        return natives
-
     async def _announce(self, ids: Sequence[PointId] | None, natives: Mapping[PointId, Native]) -> Mark | None:
         """Journal what is about to be touched (None: anything); None where writes pass although that is impossible.
 
@@ -241,7 +227,7 @@ class Capture:
         try:
             journal = await live.journals.get(config)
             if ids is None:
-                return await journal.mark_all(self.view.id, live.journals.writer)
+                return await journal.mark_all(self.view.id, live.journals.writer, natives)
             return await journal.mark(self.view.id, ids, live.journals.writer, natives)
         except MigrationStorageError as error:
             self._let_pass(error)
@@ -268,20 +254,25 @@ class Capture:
         if mark is not None and journal is not None:
             journal.close_soon(mark, settles_in)
 
-    async def _add_created(self, mark: Mark, write: Write, outgoing: Outgoing, ended: bool) -> None:
-        """Mark the points whose ids the database has made; all, when it does not tell them."""
+    def _add_created(self, mark: Mark | None, write: Write, outgoing: Outgoing | None) -> None:
+        """Mark the points whose ids the database has made; all, when it does not tell them (None: no answer)."""
         journal = self.worker.live.journals.opened
-        assert journal is not None  # the mark comes from it
-        operation, response = self.incoming.operation, outgoing.response
-        ids: Sequence[PointId] | None = None if not ended else ()
-        if ended and _succeeded(self.incoming, response):
+        if mark is None or journal is None:
+            return
+        ids: Sequence[PointId] | None = None
+        if outgoing is not None:
             try:
-                encoding = response.headers.get(ENCODINGS[operation.transport])
-                limit = self.snapshot.config.limits.body
-                ids = self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit), write)
+                ids = self._read_created(write, outgoing)
             except (MalformedError, MalformedRequest):
                 ids = None
-        await journal.add(mark, ids)
+        journal.add_soon(mark, ids)
+
+    def _read_created(self, write: Write, outgoing: Outgoing) -> Sequence[PointId]:
+        operation, response = self.incoming.operation, outgoing.response
+        if not succeeded(self.incoming, response):
+            return ()
+        encoding, limit = response.headers.get(ENCODINGS[operation.transport]), self.snapshot.config.limits.body
+        return self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit), write)
 
     async def _wait_readable(self, mark: Mark) -> None:
         """Wait until what was written can be read from the target, as long as the operator allows."""
@@ -296,7 +287,7 @@ class Capture:
         except MigrationStorageError as error:
             self.worker.warn(str(error))
 
-    async def _forward(self, plan: Plan, edits: Sequence[Edit], holds: Sequence[Hold]) -> tuple[Outgoing, bool]:
+    async def _forward(self, plan: Plan, edits: Sequence[Edit], holds: Sequence[Hold]) -> Outgoing:
         """Send the write on with what is mapped and held, byte for byte where nothing is."""
         incoming, dropped = self.incoming, _NOTHING
         if edits or holds:
@@ -304,43 +295,8 @@ class Capture:
                 len(self.body), self.codec.edit, incoming.operation, self.body, edits, holds
             )
             incoming = incoming._replace(body=pack(edited, incoming.operation.transport))
-            dropped = _ENCODED
-        outgoing, ended = await self._send(incoming, dropped)
+            dropped = ENCODED
+        outgoing = await send_write(self.worker, incoming, self.snapshot, dropped)
         word = (plan.mark or "passed").partition(";")[0]
         mark = f"{plan.mark or 'passed'}; captured" if self.snapshot.config.answers.mark else None
-        return outgoing._replace(mark=mark, done=word), ended
-
-    async def _send(self, incoming: Incoming, dropped: frozenset[str]) -> tuple[Outgoing, bool]:
-        """The answer of the database, gathered, and whether it means that the write has ended."""
-        began = perf_counter()
-        target = self.worker.target(self.snapshot, incoming.operation.transport)
-        path = f"{incoming.path}?{incoming.query}" if incoming.query else incoming.path
-        headers = forwarded_headers(incoming.headers, dropped)
-        response = await call_upstream(
-            target, incoming.operation.method, incoming.authority, path, headers, incoming.body
-        )
-        gathered = await read_all(target, response, self.snapshot.config.limits.body)
-        self.worker.tally.latency["upstream"].observe(perf_counter() - began)
-        return Outgoing(target, response, gathered, False, None, "passed"), _has_ended(incoming, response)
-
-    async def _gathered(self, go: Go) -> tuple[Outgoing, bool]:
-        outgoing = await go(self.worker, self.incoming)
-        rest = await read_all(outgoing.target, outgoing.response, self.snapshot.config.limits.body)
-        return outgoing._replace(gathered=outgoing.gathered + rest), _has_ended(self.incoming, outgoing.response)
-
-
-def _status_of(response: Response) -> str:
-    return response.headers.get("grpc-status") or response.trailers.get("grpc-status") or ""
-
-
-def _has_ended(incoming: Incoming, response: Response) -> bool:
-    """Whether an answer means that nothing of the write is still to happen, once what was answered before has."""
-    if incoming.operation.transport == "grpc":
-        return _status_of(response) in _DECIDED
-    return response.status < 500 and response.status != 408
-
-
-def _succeeded(incoming: Incoming, response: Response) -> bool:
-    if incoming.operation.transport == "grpc":
-        return _status_of(response) == "0"
-    return response.status < 300
+        return outgoing._replace(mark=mark, done=word)

@@ -33,64 +33,28 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import (
-    Case,
     ColumnElement,
     Connection,
     RowMapping,
     and_,
-    case,
-    delete,
-    exists,
     func,
-    insert,
-    or_,
     select,
-    update,
 )
 
-from crossfade.backends.dialect import Float32
 from crossfade.backends.index import PointId
 
+from . import journal_rows
 from .committer import Committer
 from .database import marks, natives, open_database, open_writes, reading, time_of
+from .journal_rows import ALL, Dirty, Mark, Native
 from .keys import read_key, write_key
 
-_ALL = "*"  # the key of a mark that stands for every point
 _AGAIN_SECONDS = 1.0
 _CHUNK = 500  # keys in one statement
 
+__all__ = ["Backlog", "Dirty", "Journal", "Mark", "Native"]
+
 log = logging.getLogger("crossfade.migration.journal")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Native:
-    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,).
-
-    The journal adds the number of its write's mark, and whether that write had ended.
-    """
-
-    stored: Float32
-    vector: Float32
-    seq: int = 0
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One announced write."""
-
-    migration: str
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dirty:
-    """A touched point (None: every point), its newest mark, the marks whose writes have ended, and whether all have."""
-
-    point: PointId | None
-    seq: int
-    ended: tuple[int, ...]
-    finished: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +92,15 @@ class Journal:
         """Announce a write that touches these points, durably; marks that wait together share one commit."""
         rows = list(dict.fromkeys(map(write_key, keys)))
         given = {write_key(point): native for point, native in (natives or {}).items()}
-        return await self._announce(partial(_insert_mark, migration, rows, writer, given, self.clock()), migration)
+        return await self._announce(
+            partial(journal_rows.insert_mark, migration, rows, writer, given, self.clock()), migration
+        )
 
-    async def mark_all(self, migration: str, writer: str) -> Mark:
+    async def mark_all(self, migration: str, writer: str, natives: Mapping[PointId, Native] | None = None) -> Mark:
         """Announce a change that may touch any point: a restored snapshot, a filter that cannot be resolved."""
-        return await self._announce(partial(_insert_mark, migration, [_ALL], writer, {}, self.clock()), migration)
+        given = {write_key(point): native for point, native in (natives or {}).items()}
+        work = partial(journal_rows.insert_mark, migration, [ALL], writer, given, self.clock())
+        return await self._announce(work, migration)
 
     async def _announce(self, work: Callable[[Connection], int], migration: str) -> Mark:
         committed = self._committer.submit(work, durable=True)
@@ -144,7 +112,7 @@ class Journal:
 
     def _retract(self, committed: Future[int]) -> None:
         if committed.exception() is None:
-            self._committer.submit(partial(_close_mark, committed.result(), None), durable=False)
+            self._committer.submit(partial(journal_rows.close_mark, committed.result(), None), durable=False)
 
     async def close(self, mark: Mark, *, settles_in: float | None = None) -> None:
         """Say that a write has ended, or that it will have in so many seconds where nobody can tell.
@@ -153,12 +121,16 @@ class Journal:
         good. A machine that loses SQLite's last closes has lost its writers as well, and `close_dead` follows.
         """
         durable = self._committer.engine.dialect.name != "sqlite"
-        await self._committer.run(partial(_close_mark, mark.seq, self._settles(settles_in)), durable=durable)
+        await self._committer.run(
+            partial(journal_rows.close_mark, mark.seq, self._settles(settles_in)), durable=durable
+        )
 
     def close_soon(self, mark: Mark, settles_in: float | None = None) -> None:
         """The same without waiting for it: what is asked of this journal afterwards comes after it."""
         durable = self._committer.engine.dialect.name != "sqlite"
-        closed = self._committer.submit(partial(_close_mark, mark.seq, self._settles(settles_in)), durable=durable)
+        closed = self._committer.submit(
+            partial(journal_rows.close_mark, mark.seq, self._settles(settles_in)), durable=durable
+        )
 
         def hear(done: Future[None]) -> None:
             """A mark that stays open keeps its points from being brought over, so it is tried until it works."""
@@ -170,10 +142,13 @@ class Journal:
 
         closed.add_done_callback(hear)
 
-    async def add(self, mark: Mark, keys: Sequence[PointId] | None) -> None:
-        """Say what a write touches that was announced without keys (None: anything), before it is closed."""
-        rows = [_ALL] if keys is None else list(dict.fromkeys(map(write_key, keys)))
-        await self._committer.run(partial(_add_keys, mark, rows, self.clock()), durable=False)
+    def add_soon(self, mark: Mark, keys: Sequence[PointId] | None) -> None:
+        """Say what a write touches that was announced without keys (None: anything), before it is closed.
+
+        When that is lost, the write has no keys for whoever closes it after its writer's end, and may be any.
+        """
+        touched = [ALL] if keys is None else list(dict.fromkeys(map(write_key, keys)))
+        self._committer.submit(partial(journal_rows.add_keys, mark, touched, self.clock()), durable=False)
 
     async def stands(self, mark: Mark) -> bool:
         """Whether anything that a write touched is still to be brought over."""
@@ -194,7 +169,7 @@ class Journal:
 
     async def close_dead(self, writer: str, *, settles_in: float) -> int:
         """Close what a dead writer left open; its last requests may still reach the database for so many seconds."""
-        work = partial(_close_writer, writer, self._now() + settles_in, self.clock())
+        work = partial(journal_rows.close_writer, writer, self._now() + settles_in, self.clock())
         return await self._committer.run(work, durable=True)
 
     def _now(self) -> ColumnElement[Any]:
@@ -209,11 +184,11 @@ class Journal:
 
     async def whole(self, migration: str) -> Dirty | None:
         """The marks that stand for every point, if there are any."""
-        found = await asyncio.to_thread(self._dirty, migration, 1, marks.c.key == _ALL)
+        found = await asyncio.to_thread(self._dirty, migration, 1, marks.c.key == ALL)
         return found[0] if found else None
 
     def _dirty(self, migration: str, limit: int, only: ColumnElement[bool] | None = None) -> list[Dirty]:
-        is_open = _is_open(self._now())
+        is_open = journal_rows.is_open(self._now())
         mine = marks.c.migration == migration if only is None else and_(marks.c.migration == migration, only)
         joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
         first = (
@@ -235,7 +210,7 @@ class Journal:
         with reading(self._committer.engine) as connection:
             for row in connection.execute(query).mappings():
                 found.setdefault(row["key"], []).append(row)
-        return [_read_dirty(key, rows) for key, rows in found.items()]
+        return [journal_rows.read_dirty(key, rows) for key, rows in found.items()]
 
     async def touched(self, migration: str, keys: Sequence[PointId]) -> frozenset[PointId]:
         """Those of these points that have marks."""
@@ -257,15 +232,14 @@ class Journal:
         ended = [one for one in done if one.ended]
         if not ended:
             return 0
-        return await self._committer.run(partial(_clear, migration, ended, self._now()), durable=False)
+        return await self._committer.run(partial(journal_rows.clear, migration, ended, self._now()), durable=False)
 
     async def backlog(self, migration: str) -> Backlog:
         """How much waits."""
         return await asyncio.to_thread(self._backlog, migration)
 
     def _backlog(self, migration: str) -> Backlog:
-        ended = case((open_writes.c.settles > marks.c.marked, open_writes.c.settles), else_=marks.c.marked)
-        ready = case((_is_open(self._now()) == 0, ended))
+        ready = journal_rows.ready_since(self._now())
         joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
         query = select(func.count(marks.c.key.distinct()), func.min(ready)).select_from(joined)
         with reading(self._committer.engine) as connection:
@@ -278,7 +252,7 @@ class Journal:
 
     def _natives(self, migration: str, keys: Sequence[str]) -> dict[PointId, list[Native]]:
         found: dict[PointId, list[Native]] = {}
-        columns = (*natives.c, _is_open(self._now()).label("open"))
+        columns = (*natives.c, journal_rows.is_open(self._now()).label("open"))
         joined = natives.outerjoin(open_writes, open_writes.c.seq == natives.c.seq)
         with reading(self._committer.engine) as connection:
             for first in range(0, len(keys), _CHUNK):
@@ -298,89 +272,12 @@ class Journal:
         """Remove vectors that clients sent, by point and the numbers of their writes' marks."""
         rows = [(write_key(point), seq) for point, seqs in past.items() for seq in seqs]
         if rows:
-            await self._committer.run(partial(_forget_natives, migration, rows), durable=False)
+            await self._committer.run(partial(journal_rows.forget_natives, migration, rows), durable=False)
 
     async def forget(self, migration: str) -> None:
         """Remove everything of a migration that has ended."""
-        await self._committer.run(partial(_forget, migration), durable=True)
+        await self._committer.run(partial(journal_rows.forget, migration), durable=True)
 
     def shut(self) -> None:
         """Commit what waits, and close the database."""
         self._committer.shut()
-
-
-def _is_open(now: ColumnElement[Any]) -> Case[int]:
-    unsettled = or_(open_writes.c.settles.is_(None), open_writes.c.settles > now)
-    return case((and_(open_writes.c.seq.is_not(None), unsettled), 1), else_=0)
-
-
-def _read_dirty(key: str, rows: Sequence[RowMapping]) -> Dirty:
-    point = None if key == _ALL else read_key(key)
-    ended = tuple(row["seq"] for row in rows if not row["open"])
-    return Dirty(point, max(row["seq"] for row in rows), ended, len(ended) == len(rows))
-
-
-def _insert_mark(
-    migration: str, keys: Sequence[str], writer: str, given: Mapping[str, Native], now: float, connection: Connection
-) -> int:
-    opened = connection.execute(insert(open_writes).values(migration=migration, writer=writer))
-    assert opened.inserted_primary_key is not None  # an insert of one row always has one
-    seq: int = opened.inserted_primary_key[0]
-    _add_keys(Mark(migration, seq), keys, now, connection)
-    if given:
-        sent = [
-            {
-                "migration": migration,
-                "key": key,
-                "seq": seq,
-                "stored": native.stored.astype("<f4").tobytes(),
-                "vector": native.vector.astype("<f4").tobytes(),
-            }
-            for key, native in given.items()
-        ]
-        connection.execute(insert(natives), sent)
-    return seq
-
-
-def _add_keys(mark: Mark, keys: Sequence[str], now: float, connection: Connection) -> None:
-    if keys:
-        rows = [{"migration": mark.migration, "key": key, "seq": mark.seq, "marked": now} for key in keys]
-        connection.execute(insert(marks), rows)
-
-
-def _close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connection) -> None:
-    if settles is None:
-        connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
-    else:
-        connection.execute(update(open_writes).where(open_writes.c.seq == seq).values(settles=settles))
-
-
-def _close_writer(writer: str, settles: ColumnElement[Any], now: float, connection: Connection) -> int:
-    """Close what is open; a write without keys has made points whose ids nobody was told: it may be any."""
-    mine = and_(open_writes.c.writer == writer, open_writes.c.settles.is_(None))
-    bare = and_(mine, ~exists().where(marks.c.seq == open_writes.c.seq))
-    for row in connection.execute(select(open_writes.c.migration, open_writes.c.seq).where(bare)).all():
-        _add_keys(Mark(row.migration, row.seq), [_ALL], now, connection)
-    return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
-
-
-def _clear(migration: str, done: Sequence[Dirty], now: ColumnElement[Any], connection: Connection) -> int:
-    removed = 0
-    for one in done:
-        key = _ALL if one.point is None else write_key(one.point)
-        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.ended))
-        removed += connection.execute(delete(marks).where(seen)).rowcount
-    settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
-    connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
-    return removed
-
-
-def _forget_natives(migration: str, rows: Sequence[tuple[str, int]], connection: Connection) -> None:
-    for key, seq in rows:
-        mine = and_(natives.c.migration == migration, natives.c.key == key, natives.c.seq == seq)
-        connection.execute(delete(natives).where(mine))
-
-
-def _forget(migration: str, connection: Connection) -> None:
-    for table in (marks, natives, open_writes):
-        connection.execute(delete(table).where(table.c.migration == migration))

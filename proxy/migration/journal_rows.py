@@ -1,0 +1,153 @@
+"""The rows of the journal: what a mark is, and how it is written, closed and cleared. Each function is work on a
+connection, to be done in a transaction with others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import (
+    Case,
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    case,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from crossfade.backends.dialect import Float32
+from crossfade.backends.index import PointId
+
+from .database import marks, natives, open_writes
+from .keys import read_key, write_key
+
+ALL: Final = "*"  # the key of a mark that stands for every point
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Native:
+    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,).
+
+    The journal adds the number of its write's mark, and whether that write had ended.
+    """
+
+    stored: Float32
+    vector: Float32
+    seq: int = 0
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One announced write."""
+
+    migration: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dirty:
+    """A touched point (None: every point), its newest mark, the marks whose writes have ended, and whether all have."""
+
+    point: PointId | None
+    seq: int
+    ended: tuple[int, ...]
+    finished: bool
+
+
+def is_open(now: ColumnElement[Any]) -> Case[int]:
+    """Whether the write of a joined row has not ended."""
+    unsettled = or_(open_writes.c.settles.is_(None), open_writes.c.settles > now)
+    return case((and_(open_writes.c.seq.is_not(None), unsettled), 1), else_=0)
+
+
+def ready_since(now: ColumnElement[Any]) -> Case[float]:
+    """Since when a joined row waits to be brought over: nothing while its write has not ended."""
+    ended = case((open_writes.c.settles > marks.c.marked, open_writes.c.settles), else_=marks.c.marked)
+    return case((is_open(now) == 0, ended))
+
+
+def read_dirty(key: str, rows: Sequence[RowMapping]) -> Dirty:
+    """A touched point, from the rows of its marks."""
+    point = None if key == ALL else read_key(key)
+    ended = tuple(row["seq"] for row in rows if not row["open"])
+    return Dirty(point, max(row["seq"] for row in rows), ended, len(ended) == len(rows))
+
+
+def insert_mark(
+    migration: str, keys: Sequence[str], writer: str, given: Mapping[str, Native], now: float, connection: Connection
+) -> int:
+    """Announce a write; its number."""
+    opened = connection.execute(insert(open_writes).values(migration=migration, writer=writer))
+    assert opened.inserted_primary_key is not None  # an insert of one row always has one
+    seq: int = opened.inserted_primary_key[0]
+    add_keys(Mark(migration, seq), keys, now, connection)
+    if given:
+        sent = [
+            {
+                "migration": migration,
+                "key": key,
+                "seq": seq,
+                "stored": native.stored.astype("<f4").tobytes(),
+                "vector": native.vector.astype("<f4").tobytes(),
+            }
+            for key, native in given.items()
+        ]
+        connection.execute(insert(natives), sent)
+    return seq
+
+
+def add_keys(mark: Mark, keys: Sequence[str], now: float, connection: Connection) -> None:
+    """Mark keys as touched by a write."""
+    if keys:
+        rows = [{"migration": mark.migration, "key": key, "seq": mark.seq, "marked": now} for key in keys]
+        connection.execute(insert(marks), rows)
+
+
+def close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connection) -> None:
+    """End a write, or say when it will have."""
+    if settles is None:
+        connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
+    else:
+        connection.execute(update(open_writes).where(open_writes.c.seq == seq).values(settles=settles))
+
+
+def close_writer(writer: str, settles: ColumnElement[Any], now: float, connection: Connection) -> int:
+    """Close what is open; a write without keys has made points whose ids nobody was told: it may be any."""
+    mine = and_(open_writes.c.writer == writer, open_writes.c.settles.is_(None))
+    bare = and_(mine, ~exists().where(marks.c.seq == open_writes.c.seq))
+    for row in connection.execute(select(open_writes.c.migration, open_writes.c.seq).where(bare)).all():
+        add_keys(Mark(row.migration, row.seq), [ALL], now, connection)
+    return connection.execute(update(open_writes).where(mine).values(settles=settles)).rowcount
+
+
+def clear(migration: str, done: Sequence[Dirty], now: ColumnElement[Any], connection: Connection) -> int:
+    """Remove marks that were seen; how many they were."""
+    removed = 0
+    for one in done:
+        key = ALL if one.point is None else write_key(one.point)
+        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.ended))
+        removed += connection.execute(delete(marks).where(seen)).rowcount
+    settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
+    connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
+    return removed
+
+
+def forget_natives(migration: str, rows: Sequence[tuple[str, int]], connection: Connection) -> None:
+    """Remove vectors that later writes have replaced."""
+    for key, seq in rows:
+        mine = and_(natives.c.migration == migration, natives.c.key == key, natives.c.seq == seq)
+        connection.execute(delete(natives).where(mine))
+
+
+def forget(migration: str, connection: Connection) -> None:
+    """Remove everything of a migration."""
+    for table in (marks, natives, open_writes):
+        connection.execute(delete(table).where(table.c.migration == migration))
