@@ -1,4 +1,4 @@
-"""Nearest rows among thousands in microseconds: a navigable small-world graph over int8 vectors, kept as bytes.
+"""Nearest rows among many thousands: a navigable small-world graph over half-precision vectors, kept as bytes.
 
 usearch does the work (Malkov and Yashunin 2016). One thread builds, so the same rows give the same graph. Where it is
 not installed (a platform without its wheel) `is_available` says so, and rows are searched exactly.
@@ -16,7 +16,9 @@ from .base import Float32, StoreError
 
 CONNECTIVITY = 16
 BUILD_BEAM = 96
-SEARCH_BEAM = 12  # candidates kept while searching: more cost time in proportion
+# Candidates kept while searching; time grows in proportion. Queries lie off the documents that the graph is made of, so
+# fewer miss neighbours: 12 over int8 found .79 to .87 of the 8 nearest on real queries and cost .03 to .05 nDCG@10.
+SEARCH_BEAM = 64
 
 
 def is_available() -> bool:
@@ -29,7 +31,7 @@ def build_graph(rows: Float32) -> NDArray[np.uint8]:
     from usearch.index import Index
 
     graph = Index(
-        ndim=rows.shape[1], metric="cos", dtype="i8", connectivity=CONNECTIVITY, expansion_add=BUILD_BEAM, multi=False
+        ndim=rows.shape[1], metric="cos", dtype="f16", connectivity=CONNECTIVITY, expansion_add=BUILD_BEAM, multi=False
     )
     return _add(graph, rows)
 

@@ -4,8 +4,8 @@ For a query x the correction is weight * sum_i g_i r_i over the `neighbours` pai
 with g = softmax(cosine / temperature) and r_i = y_i - base(x_i). It is the Nadaraya-Watson estimate (1964) of the
 residual, cut to the nearest pairs; it grows with every document that the re-encode finishes.
 
-Fits search exactly. `indexed` puts the pairs into a graph of int8 vectors (HNSW, Malkov and Yashunin 2016, by usearch),
-which is what is kept and served. A missed neighbour matters: lists by k-means that read as much lose half of the gain.
+Fits search exactly. `indexed` puts many pairs into a graph (HNSW, Malkov and Yashunin 2016, by usearch), which is what
+is kept and served. A missed neighbour matters: lists by k-means that read as much lose half of what a residual gains.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best, blocks
 from .vectors import normalise_rows, unit_rows, unnormalised
 
-EXACT_UP_TO = 512  # pairs; a product over fewer is as fast as the graph
+EXACT_UP_TO = 2_000  # pairs; a product over fewer is as fast as the graph, and misses nothing
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,9 @@ def work(fitted: Map) -> tuple[int, int]:
     assert isinstance(fitted, ResidualMap)
     read, products = work(fitted.base)
     near = fitted.neighbours * fitted.target_dim
-    looked_at = VISITED * fitted.source_dim  # bytes: the graph's vectors are int8
-    return read + 4 * near + looked_at, products + near + looked_at
+    looked_at = min(VISITED, len(fitted)) * fitted.source_dim
+    width = 2 if fitted.graph is not None else 4  # bytes of a number: the graph's are half-precision
+    return read + 4 * near + width * looked_at, products + near + looked_at
 
 
 def arithmetic_rate(size: int = 384) -> float:
