@@ -22,6 +22,7 @@ Float64 = NDArray[np.float64]
 class QueryStatistics:
     """How many queries were seen, their mean (dim,) and their scatter (dim, dim), the sum of squared deviations.
 
+    The scatter is (0, 0) where only the mean is kept: for large dimensions it would be the greater part of a worker.
     A frozen snapshot: `add` and `merge` give new ones, in float64, so that millions of queries keep their digits.
     """
 
@@ -30,9 +31,14 @@ class QueryStatistics:
     scatter: Float64
 
     @classmethod
-    def empty(cls, dim: int) -> Self:
-        """Statistics of no queries of `dim` dimensions: the neutral element of `merge`."""
-        return cls(0, np.zeros(dim), np.zeros((dim, dim)))
+    def empty(cls, dim: int, *, spread: bool = True) -> Self:
+        """Statistics of no queries, the neutral element of `merge`; without `spread` of means alone."""
+        return cls(0, np.zeros(dim), np.zeros((dim, dim) if spread else (0, 0)))
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether more than the mean is kept."""
+        return bool(self.scatter.size)
 
     @property
     def dim(self) -> int:
@@ -40,7 +46,9 @@ class QueryStatistics:
 
     @property
     def covariance(self) -> Float64:
-        """The unbiased covariance (dim, dim); raises PairsError below 2 queries."""
+        """The unbiased covariance (dim, dim); raises PairsError below 2 queries and where only the mean is kept."""
+        if not self.has_spread:
+            raise PairsError(f"query statistics: of {self.dim} dimensions only the mean is kept, not the covariance")
         if self.count < 2:
             raise PairsError(f"query statistics: {self.count} queries seen, a covariance needs at least 2")
         return self.scatter / (self.count - 1)
@@ -57,6 +65,8 @@ class QueryStatistics:
         if not len(rows):
             return self
         mean = rows.mean(axis=0)
+        if not self.has_spread:
+            return self.merge(QueryStatistics(len(rows), mean, self.scatter))
         rows -= mean
         return self.merge(QueryStatistics(len(rows), mean, rows.T @ rows))
 
@@ -69,6 +79,8 @@ class QueryStatistics:
             return self
         apart = other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
+        if not (self.has_spread and other.has_spread):
+            return QueryStatistics(count, mean, np.zeros((0, 0)))
         between = np.outer(apart, apart) * (self.count * other.count / count)
         return QueryStatistics(count, mean, self.scatter + other.scatter + between)
 
@@ -100,7 +112,7 @@ class QueryStatistics:
             raise StoreError(f"query statistics: {', '.join(sorted(missing))} missing; start them anew")
         count, mean, scatter = int(arrays["count"].ravel()[0]), arrays["mean"], arrays["scatter"]
         finite = bool(np.isfinite(mean).all() and np.isfinite(scatter).all())
-        if count < 0 or mean.ndim != 1 or scatter.shape != (len(mean), len(mean)) or not finite:
+        if count < 0 or mean.ndim != 1 or scatter.shape not in ((len(mean), len(mean)), (0, 0)) or not finite:
             raise StoreError(
                 f"query statistics: count {count}, mean {mean.shape}, scatter {scatter.shape}, finite: {finite} are "
                 "no statistics; start them anew"

@@ -143,7 +143,9 @@ class Collecting:
         used = found.count >= _FEWEST_OBSERVED
         doing = "used" if used else f"too few to be used, {_FEWEST_OBSERVED} would be enough"
         typer.echo(f"observed queries of {self.model} in {config.state}: {found.count:,}, {doing}", err=True)
-        return (found.sample(_DRAWN, seed=self.seed), found.mean) if used else (None, None)
+        if not used:
+            return None, None
+        return found.sample(_DRAWN, seed=self.seed) if found.has_spread else None, found.mean
 
     async def _queries(self, encoder: Any) -> Float32 | None:
         if self.queries is None or self.queries.suffix != ".txt":

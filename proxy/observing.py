@@ -34,7 +34,7 @@ from .telemetry import write_atomically
 ROWS = 16  # of one request at most: a batch of thousands is one client's, not traffic
 _WAITING = 256  # requests between two folds; of more, so many by chance
 _MOST_KEYS = 32  # field names come from clients
-_MOST_DIM = 1_024  # a scatter of that many dimensions takes 8 MiB, and adding to it three times that
+_MOST_SPREAD = 1_024  # dimensions: a scatter of more takes above 8 MiB, and adding to it three times that
 _WEIGHT = 100_000  # what was seen long ago weighs at most this many queries, so that new traffic can move the mean
 _BYTES_A_SECOND = 1_000_000  # written to the state folder, on average
 _LEAST_SECONDS = 2.0
@@ -76,8 +76,6 @@ class Observer:
     def see(self, space: Space, model: str, rows: Float32) -> None:
         """Remember a request's query vectors (n, dim), or leave them out while there are many; costs a small copy."""
         self._passed += 1
-        if rows.shape[1] > _MOST_DIM:
-            return
         if len(self._waiting) < _WAITING:
             self._waiting.append(Sighting(space, model, rows[:ROWS].copy()))
         elif (place := int(random() * self._passed)) < _WAITING:  # Vitter's algorithm R: each is as likely to stay
@@ -110,7 +108,7 @@ class Observer:
         if known is None and len(self._statistics) >= _MOST_KEYS:
             return
         if known is None or known.dim != dim:  # the model's name stands for another model now
-            known = QueryStatistics.empty(dim)
+            known = QueryStatistics.empty(dim, spread=dim <= _MOST_SPREAD)
         self._statistics[key] = known.decayed(_WEIGHT).add(rows)
         self._unwritten = True
 
@@ -200,7 +198,7 @@ def _files(folder: Path) -> list[Path]:
 def read_observed(folder: Path, key: Key, dim: int) -> QueryStatistics | None:
     """What all workers saw of a key's queries, or None; files of another dimension do not count. Raises StoreError."""
     found = [one for path in _files(folder) for other, one in _read(path) if other == key and one.dim == dim]
-    merged = QueryStatistics.empty(dim)
+    merged = QueryStatistics.empty(dim, spread=all(one.has_spread for one in found))
     for one in found:
         merged = merged.merge(one)
     return merged if merged.count else None

@@ -120,3 +120,16 @@ def test_wrong_dimensions_and_too_few_queries_say_so() -> None:
         seen.merge(QueryStatistics.empty(2))
     with pytest.raises(PairsError, match="1 queries seen"):
         _ = seen.add(np.ones((1, 3))).covariance
+
+
+def test_where_only_the_mean_is_kept_it_is_the_mean_of_all_and_nothing_can_be_drawn() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 7)).astype(np.float32)
+    means = QueryStatistics.empty(7, spread=False).add(rows[:15]).add(rows[15:])
+    np.testing.assert_allclose(means.mean, rows.mean(axis=0, dtype=np.float64), atol=1e-7)
+    assert (means.count, means.has_spread, means.scatter.shape) == (40, False, (0, 0))
+    mixed = QueryStatistics.empty(7).add(rows[:15]).merge(QueryStatistics.empty(7, spread=False).add(rows[15:]))
+    np.testing.assert_allclose(mixed.mean, means.mean)
+    assert not mixed.decayed(10).has_spread
+    assert QueryStatistics.restore(means.arrays()).count == 40
+    with pytest.raises(PairsError, match="of 7 dimensions only the mean is kept"):
+        means.sample(3)

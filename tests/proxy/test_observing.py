@@ -176,3 +176,15 @@ def test_nothing_is_observed_where_the_configuration_says_so(recorded: Recorders
     with start_serving(tmp_path, upstream, SETTINGS % "false") as serving:
         ask(serving, toy_vectors(1, 5, NEW))
     assert not (tmp_path / ".crossfade").exists()
+
+
+def test_above_1024_dimensions_the_mean_alone_is_kept_and_written(tmp_path: Path) -> None:
+    observer = Observer(tmp_path)
+    rows = vectors(30, dim=1_025)
+    watch(observer, rows)
+    observer.close()
+    found = read_observed(tmp_path, KEY, 1_025)
+    assert found is not None
+    assert (found.count, found.has_spread) == (30, False)
+    np.testing.assert_allclose(found.mean, rows.mean(axis=0, dtype=np.float64), atol=1e-7)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) < 20_000
