@@ -13,7 +13,7 @@ from pymilvus import MilvusClient
 
 from crossfade.adapters.base import Float32
 from tests.proxy.cli_runs import Run, make_run
-from tests.proxy.encoding_function import DIM, encode
+from tests.proxy.encoding_function import DIM, encode_one
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
 from tests.proxy.serving import free_ports, wait_until
 from tests.proxy.toy_adapters import OLD, save_toy
@@ -44,7 +44,7 @@ def milvus(tmp_path: Path) -> Iterator[tuple[MilvusServing, MilvusClient]]:
 
 def asked(text: str) -> Float32:
     """What a client of the new model asks with; the text's own document is the nearest."""
-    return encode([text], "passage")[0]
+    return encode_one(text, "passage")
 
 
 def first(client: MilvusClient, text: str) -> Any:

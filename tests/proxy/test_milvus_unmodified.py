@@ -66,6 +66,10 @@ def run(python: str, uri: str, upstream: Upstream, name: str) -> dict[str, Any]:
 def test_every_step_gives_what_it_gives_directly(
     name: str, upstream: Upstream, python: str, milvus: MilvusServing
 ) -> None:
+    if upstream.kind == "milvus23" and name == "passed" and "CROSSFADE_MILVUS" not in os.environ:
+        pytest.skip(
+            "half a minute for what the embedded Milvus shows too; set CROSSFADE_MILVUS to a running Milvus 2.3"
+        )
     direct = run(python, f"http://{upstream.address}", upstream, name)
     through = run(python, milvus.uri, upstream, name)
     assert direct.keys() == through.keys()
