@@ -27,7 +27,7 @@ from crossfade.backends.embedded.qdrant.server import QdrantServer
 from tests.chaos.runs import Killed, Watched, run_constant, run_history, run_kills
 from tests.proxy.migration.chaos_runs import Outcome, run_chaos
 
-_KILLS: Final = 10  # in one run
+_KILLS: Final = 25  # in one run
 KINDS: Final = ("kills", "history", "faults", "constant", "controller")
 _FAULTS: Final = 0.05
 
