@@ -14,7 +14,7 @@ comma := ,
 stamp = $(VENV)/.installed-$(subst $(comma),-,$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-adapters quality clean
+.PHONY: help demo test check format bench bench-adapters quality chaos clean
 
 help:
 	@echo "make demo            upgrade an embedding model in front of you, with real text and models (ARGS=--keep)"
@@ -24,6 +24,8 @@ help:
 	@echo "make format          put the code into its form"
 	@echo "make bench           what Crossfade costs beside Envoy alone -> build/bench.json"
 	@echo "make bench-adapters  what an adapter costs beside the machine's limits -> build/bench-adapters.json"
+	@echo "make chaos           kill everything while a migration runs, and see that nothing is lost -> build/chaos.json"
+	@echo "                     ARGS='--points 200 --operations 1000000 --faulty-operations 200000' for the long form"
 	@echo "make quality         every adapter family on judged collections -> docs/quality.md"
 
 demo: $(call stamp,demo$(if $(filter milvus,$(BACKEND)),$(comma)milvus))
@@ -52,6 +54,9 @@ bench-adapters: $(call stamp,$(EXTRAS))
 
 quality: $(call stamp,$(EXTRAS))
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.quality $(ARGS)
+
+chaos: $(call stamp,$(EXTRAS))
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.bench.chaos $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -169,7 +169,9 @@ class Historian(Client):
             await self._write("gone", chosen, None, lambda: self.old.delete(COLLECTION, some, wait=True))
 
     async def _read(self, chosen: list[Any]) -> None:
-        start, end, answer, wrong = await self.ask(lambda: self.old.retrieve(COLLECTION, chosen, with_payload=True))
+        """Clients of the old model stay on the old index to the end; those of the new one are led over."""
+        client = self.chance.choice([self.old, self.new])
+        start, end, answer, wrong = await self.ask(lambda: client.retrieve(COLLECTION, chosen, with_payload=True))
         if wrong is not None:
             return
         found = {record.id: str((record.payload or {}).get("token")) for record in answer}

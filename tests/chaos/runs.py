@@ -194,6 +194,8 @@ async def run_constant(folder: Path, seed: int, tell: Tell, *, step_seconds: flo
 
 
 def _compare(stage: Stage, told: Told) -> Compared:
+    """On a server without faults: it is started again on the same data."""
+    stage.spare_upstream()
     with stage.direct() as client:
         return compare(client, stage.adapter, told)
 

@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from grpc import RpcError
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from crossfade.adapters.base import Adapter, Float32
 from crossfade.proxy.admin_client import AdminClient, NotServing, Refused
@@ -37,7 +39,7 @@ collections:
     query_model: old
     adapters: {new: adapters/new}
     text: payload.text
-    migrate: {to: new, pace: {rate: RATE}}
+    migrate: {to: new, pace: {rate: RATE}, read_your_writes: 30s}
 """
 
 
@@ -186,6 +188,12 @@ class Stage:
         self.upstream.kill()
         self.upstream.start()
 
+    def spare_upstream(self) -> None:
+        """A database without faults from now on."""
+        if self.upstream.faults:
+            self.upstream.faults = 0.0
+            self.kill_upstream()
+
     def restart(self) -> None:
         """End Crossfade as an operator would, and start it again."""
         self.serving.end()
@@ -204,7 +212,12 @@ def fill(client: QdrantClient, points: int) -> None:
             )
             for at in range(first, min(points, first + 500))
         ]
-        client.upsert(COLLECTION, made, wait=True)
+        for attempt in range(20):
+            try:
+                client.upsert(COLLECTION, made, wait=True)
+                break
+            except (RpcError, ResponseHandlingException):  # a fault that was put in
+                assert attempt < 19
 
 
 def native_vector(token: str) -> Float32:

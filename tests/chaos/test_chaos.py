@@ -1,0 +1,36 @@
+"""Chaos in its short form: each kind of run once, through real processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.runs import run_constant, run_history, run_kills
+
+
+def quiet(line: str) -> None:
+    """Nobody watches."""
+
+
+async def test_kill_minus_nine_of_workers_supervisor_and_upstream_ends_in_the_same_content(tmp_path: Path) -> None:
+    outcome = await run_kills(tmp_path, kills=3, seed=3, tell=quiet)
+    assert outcome.points.total() == 3
+    assert outcome.told.requests > 50
+    assert outcome.compared is not None
+    assert outcome.compared.equal, outcome
+
+
+async def test_no_history_of_a_point_shows_a_lost_stale_or_resurrected_write_although_calls_fail(
+    tmp_path: Path,
+) -> None:
+    watched = await run_history(tmp_path, operations=20_000, seed=5, tell=quiet, faults=0.05, keys=500)
+    assert watched.told.failures
+    assert watched.checked >= 20_000
+    assert watched.violations == {"order": [], "acknowledged": []}
+    assert watched.compared.equal, watched.compared
+
+
+async def test_no_request_fails_over_the_whole_way_of_a_migration(tmp_path: Path) -> None:
+    figures = await run_constant(tmp_path, seed=7, tell=quiet, step_seconds=0.3)
+    assert len(figures["failed_by_step"]) == 10
+    assert figures["requests"] > 30
+    assert figures["failed_requests"] == 0, figures
