@@ -179,6 +179,7 @@ class Conduct:
     async def _watch(self) -> None:
         holding_since: float | None = None
         while (record := await self._store.read(self._id)).state in COPYING:
+            began = time.monotonic()
             self._record = record
             if record.state is State.BACKFILLING and record.checkpoint.done:
                 backlog = await self._tools.journal.backlog(self._id)
@@ -189,7 +190,8 @@ class Conduct:
                 await self._complete(record, time.monotonic() - holding_since)
             else:
                 holding_since = None
-            await asyncio.sleep(_POLL_SECONDS)
+            # A long backlog takes its time to be counted, which the bringing over shall have.
+            await asyncio.sleep(max(_POLL_SECONDS, 4 * (time.monotonic() - began)))
 
     async def _complete(self, record: Migration, held: float) -> None:
         """Leave the old index behind once no write is under way and none is left to bring over."""

@@ -25,7 +25,7 @@ from tests.proxy.migration.scenery import old_vector
 _ABSENT: Final = ("Not found", "No point with id")  # a point that another writer has deleted
 _SETTLES: Final = 3.0  # seconds that a request whose connection broke may still be on its way
 _TIMEOUT: Final = 60
-_WIDE: Final = 100  # points of one request of a historian
+_WIDE: Final = 50  # points of one request of a historian
 
 
 @dataclass

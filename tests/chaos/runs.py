@@ -101,7 +101,7 @@ async def _perhaps_move(stage: Stage, chance: random.Random, tell: Tell) -> None
 
 
 async def run_history(
-    folder: Path, operations: int, seed: int, tell: Tell, *, faults: float = 0.0, keys: int = 4000, pause: float = 0.0
+    folder: Path, operations: int, seed: int, tell: Tell, *, faults: float = 0.0, keys: int = 2000, pause: float = 0.05
 ) -> Watched:
     """A migration to its end under clients that keep a history of so many operations, which is then checked."""
     told, hot = Told(), [id_of(at) for at in range(keys)]
@@ -131,7 +131,7 @@ async def run_history(
 async def _note_capture(stage: Stage, told: Told) -> None:
     """Take note of when every write was surely captured."""
     while await _off(stage.state) not in _CAPTURED:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
     told.captured = time.monotonic()
 
 

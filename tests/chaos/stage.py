@@ -122,7 +122,7 @@ class Stage:
             except (NotServing, Refused):
                 pass
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}; {self.told()}"
-            time.sleep(0.1)
+            time.sleep(0.5)  # a status counts the backlog
 
     def told(self) -> str:
         """What there is to say when something went wrong."""
