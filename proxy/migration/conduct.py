@@ -91,6 +91,7 @@ class Conduct:
         self._id, self._tools, self._store = migration, tools, tools.store
         self._bench, self._hold = bench, hold
         self._record = record  # as `_watch` has seen it last, for those who need not know at once
+        self._barrier: int | None = None  # the newest mark that a target about to serve has to show
         self._gate = Gate(tools.store, migration, hold, tools.latency)
         self._lane = Lane(
             migration=migration,
@@ -181,10 +182,13 @@ class Conduct:
         while (record := await self._store.read(self._id)).state in COPYING:
             began = time.monotonic()
             self._record = record
+            self._barrier = self._barrier if record.settling else None
             if record.state is State.BACKFILLING and record.checkpoint.done:
                 backlog = await self._tools.journal.backlog(self._id)
                 if backlog.age <= _SYNCED_SECONDS and not record.throttled:
                     await self._change(lambda one: one.moved("sync"), "sync")
+            if record.settling:
+                await self._settle(record)
             if record.completing:
                 holding_since = time.monotonic() if holding_since is None else holding_since
                 await self._complete(record, time.monotonic() - holding_since)
@@ -192,6 +196,21 @@ class Conduct:
                 holding_since = None
             # A long backlog takes its time to be counted, which the bringing over shall have.
             await asyncio.sleep(max(_POLL_SECONDS, 4 * (time.monotonic() - began)))
+
+    async def _settle(self, record: Migration) -> None:
+        """Let the target answer once it shows what was acknowledged while it did not serve.
+
+        Writes that begin from now on wait until they can be read there (`read_your_writes`); those that did not have
+        left marks, and the newest of them is waited for. It takes as long as the backlog is old.
+        """
+        if self._barrier is None and await self._tools.workers.have_seen(self._id, record.version):
+            self._barrier = await self._tools.journal.newest(self._id)
+        if self._barrier is None:
+            return
+        oldest = await self._tools.journal.oldest_ended(self._id)
+        if oldest is None or oldest > self._barrier:
+            self._barrier = None
+            await self._change(lambda one: one.model_copy(update={"settling": False}), "settled")
 
     async def _complete(self, record: Migration, held: float) -> None:
         """Leave the old index behind once no write is under way and none is left to bring over."""

@@ -36,6 +36,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     and_,
     func,
     select,
@@ -157,6 +158,21 @@ class Journal:
     def _stands(self, seq: int) -> bool:
         with reading(self._committer.engine) as connection:
             return connection.scalar(select(marks.c.seq).where(marks.c.seq == seq).limit(1)) is not None
+
+    async def newest(self, migration: str) -> int:
+        """The newest mark that is there, 0 when there is none."""
+        return await asyncio.to_thread(self._edge, select(func.max(marks.c.seq)).where(marks.c.migration == migration))
+
+    async def oldest_ended(self, migration: str) -> int | None:
+        """The oldest mark whose write has ended and which was not brought over yet."""
+        joined = marks.outerjoin(open_writes, open_writes.c.seq == marks.c.seq)
+        ended = and_(marks.c.migration == migration, journal_rows.is_open(self._now()) == 0)
+        query = select(func.min(marks.c.seq)).select_from(joined).where(ended)
+        return await asyncio.to_thread(self._edge, query) or None
+
+    def _edge(self, query: Select[tuple[int]]) -> int:
+        with reading(self._committer.engine) as connection:
+            return connection.scalar(query) or 0
 
     async def open_writers(self) -> Sequence[str]:
         """Writers with writes under way."""

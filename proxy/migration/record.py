@@ -106,6 +106,7 @@ class Migration(Kept):
     paused: bool = False
     throttled: str | None = None
     percent: float = Field(default=0.0, ge=0, le=100)
+    settling: bool = False  # reads stay where they are until the target shows every write acknowledged so far
     strategy: Strategy = "auto"
     shadow: float = Field(default=0.0, ge=0, le=100)
     pace: Pace = Pace()
@@ -137,7 +138,12 @@ class Migration(Kept):
     def moved(self, step: str) -> Migration:
         """The record after a step. Raises IllegalMove."""
         reached = follow(self.spec.collection, self.state, step, self.failed_in)
-        return self.model_copy(update={"state": reached, "failed_in": None, "error": None, "retryable": False})
+        update = {"state": reached, "failed_in": None, "error": None, "retryable": False}
+        if reached not in SERVING:
+            update["settling"] = False
+        elif self.standing not in SERVING:
+            update["settling"] = True
+        return self.model_copy(update=update)
 
     def failed(self, error: str, *, retryable: bool) -> Migration:
         """The record after a step went wrong."""
@@ -145,6 +151,11 @@ class Migration(Kept):
         return self.model_copy(
             update={"state": reached, "failed_in": self.state, "error": error, "retryable": retryable}
         )
+
+    @property
+    def share(self) -> float:
+        """The share of reads that the target is to answer, in percent; workers are told of it once it has settled."""
+        return self.percent if self.standing in SERVING else 0.0
 
     @property
     def view(self) -> MigrationView:
@@ -157,7 +168,7 @@ class Migration(Kept):
             from_model=self.spec.from_model,
             to_model=self.spec.to_model,
             state=self.state,
-            percent=self.percent if self.standing in SERVING else 0.0,
+            percent=0.0 if self.settling else self.share,
             strategy=self.strategy,
             shadow=self.shadow,
             migrated=self.migrated,

@@ -96,7 +96,7 @@ class Steer:
 
     async def _stepped_back(self, record: Migration, migrate: Migrate) -> bool:
         """Lower the share by a step when a guardrail does not hold, as seen since the share is what it is."""
-        share, rails = record.view.percent, migrate.guardrails
+        share, rails = record.share, migrate.guardrails
         if not share or record.completing or record.moved_at is None:
             return False
         since = min(rails.window, self.verbs.store.clock() - record.moved_at)

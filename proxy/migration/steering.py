@@ -84,7 +84,7 @@ def _differs(record: Migration, migrate: Migrate) -> bool:
 def _move(
     record: Migration, migrate: Migrate, wanted: float, *, gates: Sequence[str], verdict: Verdict, now: float
 ) -> Step | Wait:
-    share = record.view.percent
+    share = record.share
     if share == wanted:
         return Wait(None)
     if share > wanted:

@@ -83,6 +83,7 @@ class Status:
     stepped_back: str | None
     moved_at: float | None
     completing: bool
+    settling: bool
     verifying: bool
     migrated: float
     started: bool
@@ -131,7 +132,7 @@ class Verbs:
             backlog=backlog,
             dead_letters=(await Ledger(self.store).dead(record.id, 0))[0],
             tally=record.tally,
-            percent=record.view.percent,
+            percent=record.share,
             strategy=record.strategy,
             shadow=record.shadow,
             verified=self.verdict(record),
@@ -146,6 +147,7 @@ class Verbs:
             stepped_back=record.stepped_back,
             moved_at=record.moved_at,
             completing=record.completing,
+            settling=record.settling,
             verifying=record.verification.asked,
             migrated=record.migrated,
             started=record.started,
@@ -232,7 +234,7 @@ class Verbs:
             return await self.reverse(say)
         record = await self.store.find(say.collection)
         _allow(record, "switch")
-        rises = percent > record.view.percent
+        rises = percent > record.share
         closed = await self.closed_gates(record, await self.journal.backlog(record.id)) if rises else ()
         if closed and not force:
             raise GateClosed(collection=say.collection, step="switch", reasons=closed)

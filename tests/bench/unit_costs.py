@@ -32,7 +32,7 @@ async def note(folder: Path, points: int) -> dict[str, Any]:
     signed = [sign_vector(row) for row in rows]
     began, processor = time.perf_counter(), time.process_time()
     for first in range(0, points, LARGEST):
-        page = dict(zip(range(first, first + LARGEST), signed, strict=True))
+        page: dict[int | str, bytes] = dict(zip(range(first, first + LARGEST), signed, strict=True))
         await Ledger(store).note_moved("m", signed=page, unsigned=[], dead={}, healed=list(page), lease=lease)
     spent, taken = time.process_time() - processor, time.perf_counter() - began
     store.shut()

@@ -37,6 +37,7 @@ class Told:
     operations: int = 0
     failures: list[str] = field(default_factory=list)
     captured: float = float("inf")
+    steps: list[tuple[float, str]] = field(default_factory=list)  # what the operator has said, and when
     natives: dict[PointId, list[tuple[float, Float32]]] = field(default_factory=lambda: defaultdict(list))
     history: dict[PointId, list[Op]] = field(default_factory=lambda: defaultdict(list))
 

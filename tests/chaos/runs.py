@@ -152,6 +152,7 @@ async def _go_the_way(stage: Stage, told: Told, operations: int, switched: async
         if not switched.done():
             switched.set_result(time.monotonic())
         await _off(partial(stage.say, verb, **body))
+        told.steps.append((time.monotonic(), f"{verb} {body.get('percent', '')}"))
         tell(f"{verb} {body.get('percent', '')} after {told.operations} operations")
 
 
@@ -219,8 +220,10 @@ def _check(told: Told, switched: float) -> dict[str, list[PointId]]:
         initial = f"start {_number(key)}"
         if find_violation(_until(switched, ops), initial) is not None:
             found["order"].append(key)
-        if check_regular(ops, initial) is not None:
+        if (late := check_regular(ops, initial)) is not None:
             found["acknowledged"].append(key)
+            said, step = max((one for one in told.steps if one[0] < late.end), default=(0.0, "start"))
+            found.setdefault(f"acknowledged, within {int(late.end - said) + 1} s of {step}", []).append(key)
     return found
 
 

@@ -238,7 +238,7 @@ def test_what_cannot_be_said_is_explained(migrate: Migrate) -> None:
     missing = migrate("start", "other")
     assert (missing.code, "collection 'other' has no migrate section" in missing.err) == (1, True)
     assert "there is one in 'docs'" in missing.err
-    assert "'speed=1' is no limit; write KEY=VALUE with one of workers" in migrate("set", "docs", "speed=1").err
+    assert "'speed=1' is no limit; write KEY=VALUE with one of engine, workers" in migrate("set", "docs", "speed=1").err
     nobody = migrate("status", "docs", "--admin", "127.0.0.1:9")
     assert "no crossfade serve answers at http://127.0.0.1:9" in nobody.err
 

@@ -110,6 +110,20 @@ async def test_a_write_of_unknown_end_settles_later(url: str) -> None:
     journal.shut()
 
 
+async def test_the_newest_mark_and_the_oldest_that_can_be_brought_over_bound_what_was_acknowledged(
+    journal: Journal,
+) -> None:
+    assert (await journal.newest("m"), await journal.oldest_ended("m")) == (0, None)
+    slow, fast = await journal.mark("m", [1], "slow"), await journal.mark("m", [2], "fast")
+    assert (await journal.newest("m"), await journal.oldest_ended("m")) == (fast.seq, None)
+    await journal.close(fast)
+    assert await journal.oldest_ended("m") == fast.seq
+    await journal.clear("m", await journal.dirty("m", 9))
+    assert await journal.oldest_ended("m") is None
+    await journal.close(slow)
+    assert await journal.oldest_ended("m") == slow.seq
+
+
 async def test_the_whole_collection_is_one_mark(journal: Journal) -> None:
     await journal.close(await journal.mark_all("m", "w"))
     (seen,) = await journal.dirty("m", 10)

@@ -116,3 +116,14 @@ def test_a_rate_is_kept_over_any_batches(batches: list[int], rate: float) -> Non
         allowance, wait = spend(allowance, rate, points, now)
         now += wait
     assert sum(batches) <= rate * now + 1e-6 * sum(batches)
+
+
+def test_reads_are_led_over_only_once_the_target_has_settled() -> None:
+    spec = Spec(collection="a", target="b", from_model="old", to_model="new", dim=2, text="payload.text")
+    synced = Migration(id="m", spec=spec, state=State.SYNCED)
+    canary = synced.moved("canary").model_copy(update={"percent": 10.0})
+    assert (canary.settling, canary.share, canary.view.percent) == (True, 10.0, 0.0)
+    settled = canary.model_copy(update={"settling": False})
+    assert settled.view.percent == 10.0
+    assert not settled.moved("switch").settling  # it serves already: writes have been waiting for it
+    assert not canary.moved("reverse").settling
