@@ -2,7 +2,8 @@
 
 An old index is built with the old model in an embedded Qdrant or Milvus; an adapter is fitted from the documents that
 the new model has encoded so far; Crossfade is put in front, the flag in its configuration is flipped, and the same
-unmodified client asks with the new model's vectors. Every figure is measured while it runs.
+unmodified client asks with the new model's vectors. Then everything is re-encoded while clients ask and write,
+verified, switched over and back, and completed. Every figure is measured while it runs.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from rich.markup import escape
 
 from .demo_ask import Latency
 from .demo_database import HOST, Database, Kind, Ports, open_database
+from .demo_migration import Moved, migrate, show_moved
 from .demo_models import NEW, OLD
 from .demo_report import choose_examples, count_changes, show_examples, show_latency, show_rows, to_json
 from .demo_serving import COLLECTION, choose_ports, start_crossfade, start_database, write_config
 from .demo_stage import Stage
 from .demo_steps import SHARES, Found, Vectors, build, compare, embed, fit, take_times
 from .demo_text import Package, read_machine, read_sample
+from .demo_traffic import Stored
 
 _WIDTH = 112  # of the picture, and where the output is no terminal
 
@@ -65,7 +68,14 @@ def run_demo(settings: Settings) -> None:
         found = compare(stage, folder, database, ports, vectors, adapter)
         latency = take_times(stage, database, ports, vectors, found.adapter)
         _report(console, packages, found, latency)
-        _write(folder / "demo.json", database, packages, found, latency)
+        moved = None
+        if database.writer(ports.front) is not None:
+            console.print("\n[bold]Now everything is re-encoded, while clients go on[/]\n", highlight=False)
+            stored = Stored(COLLECTION, packages, vectors.new_documents, vectors.new_queries)
+            moved = migrate(stage, folder, database, ports, stored)
+            console.print()
+            show_moved(console, moved)
+        _write(folder / "demo.json", database, packages, found, latency, moved)
         seconds = time.perf_counter() - started
         console.print(f"[bright_black]{seconds:.0f} s in all; {folder / 'demo.json'}[/]", highlight=False)
         if settings.picture is not None:
@@ -85,7 +95,7 @@ def _prepare(settings: Settings) -> Path:
     """The demo's own folder, emptied of what an earlier run left."""
     folder = settings.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for left in (settings.backend, "adapter"):
+    for left in (settings.backend, "adapter", ".crossfade"):
         shutil.rmtree(folder / left, ignore_errors=True)
     return folder
 
@@ -120,7 +130,14 @@ def _report(console: Console, packages: list[Package], found: Found, latency: di
         console.print(told, highlight=False)
 
 
-def _write(path: Path, database: Database, packages: list[Package], found: Found, latency: dict[str, Latency]) -> None:
+def _write(
+    path: Path,
+    database: Database,
+    packages: list[Package],
+    found: Found,
+    latency: dict[str, Latency],
+    moved: Moved | None,
+) -> None:
     stated = to_json(
         backend=database.kind,
         documents=len(packages),
@@ -131,6 +148,7 @@ def _write(path: Path, database: Database, packages: list[Package], found: Found
         latency_ms=latency,
         equal=found.equal,
         mark=found.mark,
+        migration=moved,
     )
     path.write_bytes(orjson.dumps(stated, option=orjson.OPT_INDENT_2))
 

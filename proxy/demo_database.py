@@ -65,6 +65,22 @@ class Client(Protocol):
         """The ids of the DEPTH best, best first. Raises Refused."""
 
 
+class Writer(Protocol):
+    """The same client, writing. Every method raises Refused."""
+
+    def put(self, collection: str, at: int, package: Package, vector: Float32, edition: int) -> None:
+        """Store a document whole, with the number of this edition."""
+
+    def edit(self, collection: str, at: int, edition: int) -> None:
+        """Change the edition alone."""
+
+    def delete(self, collection: str, at: int) -> None:
+        """Delete a document."""
+
+    def editions(self, collection: str, ids: Sequence[int]) -> dict[int, int]:
+        """The editions of those of these documents that are there."""
+
+
 class Database(Protocol):
     """One database of the demo."""
 
@@ -87,6 +103,9 @@ class Database(Protocol):
 
     def connect(self, place: Place, transport: str) -> Client:
         """Its client; the only thing that differs between database and Crossfade is the place."""
+
+    def writer(self, place: Place) -> Writer | None:
+        """A client that writes; None where the demo does not migrate."""
 
     def read_mark(self, front: Place, collection: str, vector: list[float]) -> str:
         """What one answer says in x-crossfade, read without the client: what was done with the query."""

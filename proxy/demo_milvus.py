@@ -79,6 +79,9 @@ class _Milvus:
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs each refused query, which we count and show
         return _Client(MilvusClient(f"http://{HOST}:{place.grpc}"))
 
+    def writer(self, place: Place) -> None:
+        return None
+
     def read_mark(self, front: Place, collection: str, vector: list[float]) -> str:
         query = common_pb2.PlaceholderValue(
             tag="$0", type=common_pb2.PlaceholderType.FloatVector, values=[np.asarray(vector, "<f4").tobytes()]

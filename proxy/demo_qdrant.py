@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,38 @@ class _Client:
         return [int(point.id) for point in points]
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """See demo_database.Writer."""
+
+    client: QdrantClient
+
+    def put(self, collection: str, at: int, package: Package, vector: Float32, edition: int) -> None:
+        payload = {"name": package.name, "text": package.description, "edition": edition}
+        with _refusing():
+            self.client.upsert(collection, [models.PointStruct(id=at, vector=vector.tolist(), payload=payload)])
+
+    def edit(self, collection: str, at: int, edition: int) -> None:
+        with _refusing():
+            self.client.set_payload(collection, {"edition": edition}, [at])
+
+    def delete(self, collection: str, at: int) -> None:
+        with _refusing():
+            self.client.delete(collection, models.PointIdsList(points=[at]))
+
+    def editions(self, collection: str, ids: Sequence[int]) -> dict[int, int]:
+        found = self.client.retrieve(collection, list(ids), with_payload=["edition"])
+        return {int(one.id): (one.payload or {})["edition"] for one in found}
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise Refused(error.details()) from error
+
+
 class _Qdrant:
     """See demo_database.Database."""
 
@@ -75,6 +108,9 @@ class _Qdrant:
         return _Client(
             QdrantClient(host=HOST, port=place.rest, grpc_port=place.grpc, prefer_grpc=over_grpc, timeout=60)
         )
+
+    def writer(self, place: Place) -> _Writer:
+        return _Writer(self.connect(place, "gRPC").client)
 
     def read_mark(self, front: Place, collection: str, vector: list[float]) -> str:
         body = {"query": vector, "limit": 1}

@@ -31,7 +31,7 @@ upstreams:
   {upstream}
 models:
   {old}: {{dim: {old_dim}}}
-  {new}: {{dim: {new_dim}}}
+  {new}: {{dim: {new_dim}, encoder: {{python: "crossfade.proxy.demo_models:encode_new"}}}}
 collections:
   {collection}:
     index_model: {old}
@@ -87,6 +87,12 @@ def flip_flag(text: str, model: str) -> str:
     if count != 1:
         raise DemoFailed(f"query_model stands {count} times in the configuration and was expected once")
     return flipped
+
+
+def add_migration(text: str, model: str, rate: float) -> str:
+    """The configuration's text with a migration of the collection to a model, so many documents a second."""
+    added = f"    text: payload.text\n    migrate: {{to: {model}, pace: {{rate: {rate:.0f}}}}}\n"
+    return text.replace("workers:", f"{added}workers:")
 
 
 @contextmanager

@@ -34,16 +34,17 @@ class Stage:
         with Progress(*columns, console=self.console, transient=True, disable=not self._live) as progress:
             task = progress.add_task(title, total=total)
             yield lambda done: progress.advance(task, done)
-        self._done(title, started)
+        self.done(title, started)
 
     def run(self, title: str, work: Callable[[], T]) -> T:
         """Do a step that has nothing to count."""
         started = time.perf_counter()
         with self.console.status(title) if self._live else nullcontext():
             result = work()
-        self._done(title, started)
+        self.done(title, started)
         return result
 
-    def _done(self, title: str, started: float) -> None:
+    def done(self, title: str, started: float) -> None:
+        """Leave a line for a step that began at a time of perf_counter."""
         seconds = time.perf_counter() - started
         self.console.print(f"  [green]✓[/] {title}  [bright_black]{seconds:.1f} s[/]", highlight=False)

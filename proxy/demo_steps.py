@@ -23,7 +23,7 @@ from .demo_stage import Stage
 from .demo_text import Package
 
 SHARES = (0.25, 0.5, 0.75)  # of the documents that the new model has encoded so far
-REENCODED = f"{COLLECTION}--{NEW}"
+REENCODED = f"{COLLECTION}-oracle"
 _MOST_TIMED = 400
 _WARM_UP = 50
 _SEED = 7
