@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from crossfade.backends.index import Index, PointId
 from crossfade.backends.payload_text import PayloadText
@@ -21,6 +21,7 @@ from .moving import LocalMover, Mover, Natives, Outcome
 from .record import Spec
 from .sample import Sampler
 from .store import Lease
+from .texts import TextMemory
 
 log = logging.getLogger("crossfade.migration.converge")
 
@@ -41,12 +42,13 @@ class Lane:
     ledger: Ledger
     claims: Claims
     hold: Callable[[], Lease]
+    memory: TextMemory = field(default_factory=TextMemory)
     sampler: Sampler | None = None  # keeps some points for the workers, which merge hits of both indexes by them
 
     @property
     def mover(self) -> Mover:
         """This process's own."""
-        return LocalMover(self.spec, self.index, self.encoder, self.text)
+        return LocalMover(self.spec, self.index, self.encoder, self.text, self.memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from .journal import Native
 from .ledger import sign_vector
 from .record import Spec
 from .store import Lease
-from .texts import count_tokens, encode_texts
+from .texts import TextMemory, count_tokens, encode_texts
 
 _SAME: Final = 0.9999  # cosine above which a stored vector is the one that was written
 
@@ -65,6 +65,7 @@ class LocalMover:
     index: Index
     encoder: Encoder
     text: PayloadText
+    memory: TextMemory = field(default_factory=TextMemory)
 
     async def move(self, points: Sequence[PointId], natives: Natives, check: Callable[[], object]) -> Outcome:
         """See Mover."""
@@ -89,10 +90,17 @@ class LocalMover:
         sent = _sent_by_clients(list(having.values()), natives, name)
         vectors = {point: natives[point][at].vector for point, at in sent.items()}
         texts, dead = self._read_texts([point for point in having.values() if point.id not in vectors])
-        encoded = await encode_texts(self.encoder, list(texts.values()))
-        for identity, vector, refused in zip(texts, encoded.vectors, encoded.refused, strict=True):
+        asked = {}
+        for identity, text in texts.items():
+            if (kept := self.memory.recall(text)) is not None:
+                vectors[identity] = kept
+            else:
+                asked[identity] = text
+        encoded = await encode_texts(self.encoder, list(asked.values()))
+        for identity, vector, refused in zip(asked, encoded.vectors, encoded.refused, strict=True):
             if vector is not None:
                 vectors[identity] = vector
+                self.memory.keep(asked[identity], vector)
             else:
                 dead[identity] = refused or "the encoder gave nothing"
         wanted = [_with_vector(point, name, vectors.get(point.id)) for point in stored]
@@ -101,8 +109,8 @@ class LocalMover:
             bare=[point.id for point in stored if point.id not in vectors],
             dead=dead,
             gone=gone,
-            encoded=len(texts),
-            tokens=sum(map(count_tokens, texts.values())),
+            encoded=len(asked),
+            tokens=sum(map(count_tokens, asked.values())),
             pairs={point: (vector, having[point].vectors[name]) for point, vector in vectors.items()},
             sent=sent,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from crossfade.backends.dialect import Float32
 
@@ -19,6 +21,35 @@ class Encoded:
 
     vectors: Sequence[Float32 | None]
     refused: Sequence[str | None]
+
+
+class TextMemory:
+    """Vectors of the texts that were encoded last, for writes that change a point and not its text."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._kept: OrderedDict[bytes, Float32] = OrderedDict()
+
+    def recall(self, text: str) -> Float32 | None:
+        """The vector (dim,) of a text, if it is kept."""
+        key = _key(text)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def keep(self, text: str, vector: Float32) -> None:
+        """Keep the vector of a text; the one that was asked for longest ago goes."""
+        self._kept[_key(text)] = vector.copy()  # a view would keep its whole batch
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def forget(self) -> None:
+        """Keep none: the encoder has turned out to give other vectors now."""
+        self._kept.clear()
+
+
+def _key(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def count_tokens(text: str) -> int:

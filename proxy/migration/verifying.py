@@ -115,6 +115,8 @@ class Verifying:
         pairs = [(point, vector) for point, vector in zip(texts, made.vectors, strict=True) if vector is not None]
         ids = [point for point, _ in pairs]
         foreign = find_foreign(ids, [vectors[point] for point in ids], [vector for _, vector in pairs])
+        if foreign:
+            self._lane.memory.forget()  # what was encoded before is to be encoded again when it is repaired
         return dict.fromkeys(foreign, "encoding"), len(ids)
 
     async def _save(self, span: Span, found: Mapping[PointId, Finding], sampled: int) -> None:

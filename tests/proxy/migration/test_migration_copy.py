@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 
 import numpy as np
 
@@ -127,6 +128,24 @@ async def test_a_vector_that_a_client_sent_goes_to_the_target_as_it_is_until_its
         await scene.until_quiet()
         assert (await find_differences(scene.client, scene.record.spec)).none
         assert await scene.journal.natives(scene.id, [point]) == {}  # nobody can need it again
+
+
+async def test_a_text_is_encoded_once_however_often_its_point_is_written_otherwise(scene: Scene) -> None:
+    name = scene.record.spec.collection
+    async with scene.led():
+        await scene.until(lambda one: one.state is State.SYNCED)
+        spent = (await scene.now()).tally
+        scene.encoder.texts.clear()
+        for edition in range(3):
+            change = partial(scene.client.set_payload, name, {"edition": edition}, [id_of(0), id_of(1)], wait=True)
+            await scene.worker.write([id_of(0), id_of(1)], change)
+            await scene.until_quiet()
+        assert scene.encoder.texts == []
+        assert (await scene.now()).tally.tokens == spent.tokens
+        await scene.worker.write([id_of(0)], partial(scene.client.upsert, name, [point_of(id_of(0), "new")], wait=True))
+        await scene.until_quiet()
+        assert scene.encoder.texts == ["new"]
+    assert (await find_differences(scene.client, scene.record.spec)).none
 
 
 async def test_what_cannot_be_encoded_is_told_and_does_not_stop_the_others(scene: Scene) -> None:
