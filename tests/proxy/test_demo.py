@@ -244,7 +244,7 @@ def test_ports_are_free_and_a_taken_one_is_named() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "crossfade.proxy", "demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 needs_models = pytest.mark.skipif(
