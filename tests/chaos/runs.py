@@ -160,7 +160,7 @@ async def run_constant(folder: Path, seed: int, tell: Tell, *, step_seconds: flo
     """A constant load over start, every step, reverse, complete and a reload: which requests failed."""
     told, hot = Told(), [id_of(at) for at in range(500)]
     failed: dict[str, list[str]] = {}
-    with Stage(folder, points=2000, workers=2, rate=800.0) as stage:
+    with Stage(folder, points=1000, workers=2, rate=800.0) as stage:
         ports = Ports(stage.serving.grpc_port, stage.serving.rest_port)
         clients = [Historian(ports, told, seed * 1000 + number) for number in range(8)]
 

@@ -12,8 +12,8 @@ def quiet(line: str) -> None:
 
 
 async def test_kill_minus_nine_of_workers_supervisor_and_upstream_ends_in_the_same_content(tmp_path: Path) -> None:
-    outcome = await run_kills(tmp_path, kills=3, seed=3, tell=quiet)
-    assert outcome.points.total() == 3
+    outcome = await run_kills(tmp_path, kills=2, seed=3, tell=quiet)
+    assert outcome.points.total() == 2
     assert outcome.told.requests > 50
     assert outcome.compared is not None
     assert outcome.compared.equal, outcome
@@ -22,9 +22,9 @@ async def test_kill_minus_nine_of_workers_supervisor_and_upstream_ends_in_the_sa
 async def test_no_history_of_a_point_shows_a_lost_stale_or_resurrected_write_although_calls_fail(
     tmp_path: Path,
 ) -> None:
-    watched = await run_history(tmp_path, operations=20_000, seed=5, tell=quiet, faults=0.05, keys=500)
+    watched = await run_history(tmp_path, operations=8_000, seed=5, tell=quiet, faults=0.05, keys=400)
     assert watched.told.failures
-    assert watched.checked >= 20_000
+    assert watched.checked >= 8_000
     assert watched.violations == {"order": [], "acknowledged": []}
     assert watched.compared.equal, watched.compared
 
