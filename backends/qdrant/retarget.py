@@ -79,7 +79,9 @@ _NAMING: Final = (b"lookup", b"collection_name", b"\\")  # keys that name a coll
 def retarget(operation: Operation, path: str, body: bytes, names: Mapping[str, str]) -> tuple[str, bytes]:
     """Path and body with these collections named otherwise. Raises MalformedError."""
     if operation.transport == "rest":
-        looks_up = operation.name in _MESSAGES and any(key in body for key in _NAMING)
+        # In REST the path alone names a batch's collection, and its searches look nothing up.
+        names_more = operation.name in _MESSAGES and operation.name != "SearchBatch"
+        looks_up = names_more and any(key in body for key in _NAMING)
         return _rename_path(path, names), _rename_json(body, names) if looks_up else body
     message = _MESSAGES.get(operation.name, "GetPoints")
     return path, rewrite(body, list(_patch_message(body, (root_span(body, message),), message, names)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import qdrant_client.grpc as grpc
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qdrant_client.grpc import collections_service_pb2, points_service_pb2, snapshots_service_pb2
 
@@ -152,6 +152,7 @@ def test_every_other_grpc_method_names_the_other_collection_too(path: str) -> No
     assert READING.retarget(operation, path, body, NAMES)[1] == message.SerializeToString() + b"\xf8\x7d\x96\x01"
 
 
+@example(row=("POST", "points/search/batch"), seed=0)
 @settings(max_examples=60, deadline=None)
 @given(row=st.sampled_from(sorted(BODIES)), seed=SEEDS)
 def test_a_rest_request_names_the_other_collection_and_keeps_every_byte_else(row: tuple[str, str], seed: int) -> None:
