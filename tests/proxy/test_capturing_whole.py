@@ -64,7 +64,7 @@ def write_once(client: QdrantClient, chance: random.Random) -> str:
     points = [point_of(one, f"{text} {one}", chance.randrange(20)) for one in ids]
     moved = [models.PointVectors(id=one, vector=vector_of(text)) for one in ids]
     payload = {"text": text, "n": group}
-    batch = [
+    batch: list[Any] = [
         models.UpsertOperation(upsert=models.PointsList(points=points)),
         models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, filter=in_group(group))),
         models.DeleteOperation(delete=models.FilterSelector(filter=in_group((group + 1) % 20))),
