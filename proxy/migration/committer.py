@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,7 +71,9 @@ class Committer:
             with writing(self.engine, durable=any(piece.durable for piece in pieces)) as connection:
                 results = [piece.work(connection) for piece in pieces]
         except Exception as error:  # it belongs to whoever waits, and the thread has to go on
-            down = isinstance(error.__cause__, OperationalError)  # it would be for each of them
+            down = isinstance(
+                error.__cause__, OperationalError | sqlite3.OperationalError
+            )  # it would be for each of them
             if len(pieces) > 1 and not down:  # nothing of the transaction has happened: each piece again, by itself
                 for piece in pieces:
                     self._commit([piece])

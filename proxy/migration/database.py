@@ -11,6 +11,7 @@ processes compare with each other are the server's there: a machine's wrong cloc
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -228,7 +229,7 @@ def explained(engine: Engine) -> Iterator[None]:
     """Turn the driver's errors into one that names the database."""
     try:
         yield
-    except (DBAPIError, PoolTimeout) as error:
+    except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
         place = engine.url.render_as_string(hide_password=True)
         reason = error.orig if isinstance(error, DBAPIError) else error
         raise MigrationStorageError(place=place, reason=str(reason)) from error
