@@ -5,10 +5,10 @@ in both spaces is kept in memory; for each query both spaces score it, and old s
 the sample have the same mean and spread in both. (A regression of one score on the other predicts means, and so pulls
 the best unmigrated documents below lucky migrated ones.)
 
-A document that is migrated already has both scores, and the mean of both ranks better than either (`blend_hits`): two
-models err differently. Where the new model is weaker than the adapted query, true scores alone lose to not migrating at
-all; where it is much stronger, the mean still takes most of the gain. Likewise a query that the old model can encode
-asks the old index better together with the adapted one than alone (`blend_queries`).
+A document that is migrated already has both scores, and the mean of both mostly ranks better than either
+(`blend_hits`): two models err differently. Where the new model is weaker than the adapted query, true scores alone lose
+to not migrating at all; where it is much stronger, the mean still takes most of the gain. Likewise a query that the old
+model can encode asks the old index better together with the adapted one than alone (`blend_queries`).
 tests/bench/quality.py measures both.
 """
 
