@@ -9,9 +9,9 @@ CrossfadeError
 |  |- MalformedRequest                  bytes that are not what the method says
 |  |- UnknownStrategy                   a strategy that is none (x-crossfade-strategy)
 |  |- ForeignVector                     a vector that does not look like its model's (fingerprint: refuse)
-|  |- ListingRefused                    the points that a write names by a condition cannot be listed
-|  |- ChangeRefused          FAILED_PRECONDITION 9  409   a change that a migration under way forbids
 |  |- ModelNotMapped         FAILED_PRECONDITION 9  400   a known model without an adapter into this index
+|  |- ChangeRefused          FAILED_PRECONDITION 9  409   a change that a migration under way forbids
+|  |- ListingRefused                    the points that a write names by a condition cannot be listed
 |  '- BodyTooLarge           RESOURCE_EXHAUSTED 8   413
 |- OperatorError             operator   FAILED_PRECONDITION 9  500
 |  |- AdapterUnavailable                an adapter is missing, corrupt, or for other models

@@ -17,7 +17,7 @@ from crossfade.adapters.base import Float32
 from crossfade.backends.embedded import QdrantServer
 from crossfade.proxy.leading import Led, write_led
 from crossfade.proxy.loading import load_config
-from crossfade.proxy.migration.machine import State
+from crossfade.proxy.migration.machine import CAPTURING, State
 from crossfade.proxy.migration.record import MigrationView
 from crossfade.proxy.migration.sample import Sampler, sample_folder, sample_path
 from crossfade.proxy.rundir import publish_migrations, publish_routes
@@ -47,7 +47,8 @@ class Migrating:
     def move(self, **changes: Any) -> None:
         """Publish a view with these changes, and wait until every worker serves with it."""
         version = self.view.version + 1
-        self.view = self.view.model_copy(update={**changes, "version": version})
+        captures = changes.get("state", self.view.state) in CAPTURING  # as a migration's record has it
+        self.view = self.view.model_copy(update={"captures": captures, **changes, "version": version})
         run_dir = self.run_dir
         publish_migrations(run_dir, [self.view])
         config = load_config(self.serving.config)

@@ -15,11 +15,14 @@ from crossfade.proxy.errors import (
     AdapterUnavailable,
     BadVector,
     BodyTooLarge,
+    CaptureFailed,
+    ChangeRefused,
     ConfigError,
     CrossfadeError,
     EncoderFailed,
     EncoderMissing,
     ForeignVector,
+    ListingRefused,
     MalformedRequest,
     ModelNotMapped,
     OperatorError,
@@ -27,14 +30,36 @@ from crossfade.proxy.errors import (
     RequestError,
     SchemaUnknown,
     UnknownModel,
+    UnknownStrategy,
     UpstreamDown,
     UpstreamError,
     UpstreamTimeout,
+    WritesHeld,
     WrongDimension,
 )
 
 KNOWN = {"old": 384, "new": 768}
 EXAMPLES: list[tuple[CrossfadeError, int, int, list[str]]] = [
+    (
+        UnknownStrategy(strategy="fast", collection="docs", known=["adapt", "native"]),
+        3,
+        400,
+        ["'docs'", "x-crossfade-strategy", "'fast'", "adapt", "native"],
+    ),
+    (
+        ListingRefused(operation="Delete", collection="docs", reason="no privilege"),
+        3,
+        400,
+        ["Delete", "'docs'", "no privilege", "nothing was written"],
+    ),
+    (
+        ChangeRefused(operation="DeleteCollection", collection="docs", model="new", reason="cancel it first"),
+        9,
+        409,
+        ["DeleteCollection", "'docs'", "'new'", "cancel it first"],
+    ),
+    (CaptureFailed(collection="docs", reason="disk full"), 14, 503, ["'docs'", "disk full", "migrate.writes: open"]),
+    (WritesHeld(collection="docs", seconds=13.0), 14, 503, ["'docs'", "13.0 s", "retry"]),
     (
         WrongDimension(dim=768, model="old", collection="docs", field="title", known=KNOWN),
         3,
@@ -119,13 +144,11 @@ def test_an_error_says_where_both_numbers_and_what_to_do(
     assert (error.grpc_code, error.http_status) == (grpc_code, http_status)
 
 
-@pytest.mark.xfail(reason="the errors of capture and reading have no example and no place in the tree yet")
 def test_every_error_has_an_example_here() -> None:
     shown = {type(error) for error, *_ in EXAMPLES} | {ConfigError, RequestError, OperatorError, UpstreamError}
     assert set(TREE) == shown
 
 
-@pytest.mark.xfail(reason="the errors of capture and reading have no example and no place in the tree yet")
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
     drawn = re.findall(r"^[| ]*[|'][-] (\w+)", errors.__doc__, flags=re.MULTILINE)

@@ -308,9 +308,6 @@ def test_a_point_that_was_deleted_or_changed_in_the_old_index_is_not_shown_as_it
 
 
 @pytest.mark.parametrize("grpc", [True, False])
-@pytest.mark.xfail(
-    reason="the view published here still asks for capture: writes are journalled before they are led to the target"
-)
 def test_once_completed_the_name_stands_for_the_target(
     grpc: bool, made: tuple[Migrating, Adapter, Float32, Float32], migrating: Migrating
 ) -> None:

@@ -81,9 +81,6 @@ def test_a_target_that_is_not_there_leaves_reads_to_the_old_collection(
     wait_until(lambda: counted in serving.metrics(), 10, "fallbacks are counted")
 
 
-@pytest.mark.xfail(
-    reason="the view published here still asks for capture: writes are journalled before they are led to the target"
-)
 def test_once_completed_the_name_stands_for_the_target(
     made: tuple[MilvusServing, MilvusClient, Adapter, Float32], migrating: Migrating
 ) -> None:
