@@ -60,6 +60,7 @@ async def exchange_write(worker: Worker, incoming: Incoming, go: Go) -> Outgoing
     while True:
         snapshot = worker.live.snapshot
         view = next((snapshot.watched[name] for name in names if name in snapshot.watched), None)
+        _check_term(worker, snapshot, view, names)
         if view is not None and view.holds_writes:
             await _wait_held(view, began)
             continue
@@ -70,6 +71,19 @@ async def exchange_write(worker: Worker, incoming: Incoming, go: Go) -> Outgoing
             if view is None or not view.captures:
                 return await go(worker, incoming)
             return await Capture(worker, incoming, snapshot, view, codec, body).run(go)
+
+
+def _check_term(worker: Worker, snapshot: Snapshot, view: MigrationView | None, names: Sequence[str]) -> None:
+    """Refuse what a replica must not do that has lost touch with the others. Raises CaptureFailed."""
+    if monotonic() <= worker.live.term:
+        return
+    collections = snapshot.config.collections
+    may = [name for name in names if name in collections and collections[name].migrate is not None]
+    if view is not None or may:
+        reason = (
+            "this replica has not reached the migrations' store for a while, and others may have gone on without it"
+        )
+        raise CaptureFailed(collection=view.collection if view is not None else may[0], reason=reason)
 
 
 def _counted(worker: Worker, snapshot: Snapshot, view: MigrationView | None) -> AbstractContextManager[None]:

@@ -84,6 +84,11 @@ def _targets(config: Config) -> Iterator[Conflict]:
 
 def _databases(config: Config) -> Iterator[Conflict]:
     store, journal = config.migrations.store, config.migrations.journal
+    shared = [one is not None and one.get_secret_value().startswith("postgresql") for one in (store, journal)]
+    if shared[0] != shared[1]:
+        reason = "is on this machine, and the other one is not; replicas have to share both: give both a PostgreSQL URL"
+        yield ("migrations", "journal" if shared[0] else "store"), reason
+        return
     if store is None or journal is None:
         return
     url = store.get_secret_value()

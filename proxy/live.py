@@ -31,6 +31,7 @@ from .migration.sample import sample_folder
 from .routing import AdapterKey, Snapshot, build_snapshot, move_migrations
 from .samples import SampleShelf
 from .telemetry import write_atomically
+from .term import read_term
 
 GENERATION = "generation.json"
 MIGRATIONS = "migrations.json"
@@ -92,6 +93,7 @@ class Live:
         # Before they are read: what is published meanwhile is then read again.
         self._published, self._moved = self._stamp(GENERATION), self._stamp(MIGRATIONS)
         self._led = self._stamp(LED)
+        self.term = read_term(run_dir)
         self.snapshot = self._load()
         self._acknowledge()
         threading.Thread(target=self._watch, name="crossfade-live", daemon=True).start()
@@ -128,6 +130,7 @@ class Live:
             self._moved = moved
             views = self._read_migrations()
             self.snapshot = move_migrations(self.snapshot, views, self._samples.load(folder, _ids(views)))
+        self.term = read_term(self.run_dir)
         led = self._stamp(LED)
         if led != self._led:
             self._led = led

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,16 +22,18 @@ from .cli_index import open_index
 from .config import Config
 from .config_fields import collection_upstream
 from .encoders import build_encoder
+from .journals import name_writer
 from .leads import Leads
 from .migration.board import Board
 from .migration.conduct import Bench, Tools
-from .migration.errors import NotConfigured
+from .migration.errors import MigrationStorageError, NotConfigured
 from .migration.journal import Journal
 from .migration.moving import LocalMover
 from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
 from .migration.ray_mover import RayMovers
 from .migration.record import Migration, Spec
+from .migration.replicas import Replicas
 from .migration.runner import Controller
 from .migration.sample import sample_folder
 from .migration.steer import Steer
@@ -92,7 +95,11 @@ class Migrations:
         store = await asyncio.to_thread(Store, store_url(config))
         journal = await asyncio.to_thread(Journal, journal_url(config))
         current = partial(self._current, config)
-        board = Board(self._run_dir, store, self._serving, self._leads, journal, current)
+        shared = not store.url.startswith("sqlite")
+        replicas = Replicas(store, name_writer(os.getpid())) if shared else None
+        board = Board(self._run_dir, store, self._serving, self._leads, journal, current, replicas)
+        if replicas is not None:
+            await board.renew()  # first: whoever begins a migration from here on waits for this replica
         verbs = Verbs(store, journal, self._waiting, self._serve_counts, self._watch.old_clients)
         opened = _Opened(store, journal, board, verbs, Background())
         opened.background.start(board.run(), "migration board")
@@ -190,6 +197,9 @@ class Migrations:
         await self._stop_controller()
         if self._opened is not None:
             await self._opened.background.stop()
+            with suppress(MigrationStorageError):  # the others stop waiting for it all the same, later
+                if self._opened.board.replicas is not None:
+                    await self._opened.board.replicas.leave()
             self._opened.journal.shut()
             self._opened.store.shut()
             self._opened = None

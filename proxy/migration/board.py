@@ -19,11 +19,13 @@ from ..config import Config
 from ..journals import is_alive
 from ..leads import Leads
 from ..rundir import publish_migrations, read_workers
+from ..term import write_term
 from .errors import MigrationStorageError
 from .journal import Journal
 from .machine import State
 from .missed import find_missed, forget_missed
 from .record import MigrationView, views_of
+from .replicas import TERM, Replica, Replicas
 from .store import Store
 
 _POLL_SECONDS = 0.25
@@ -49,6 +51,10 @@ class Board:
     leads: Leads
     journal: Journal
     config: Callable[[], Config]
+    replicas: Replicas | None = None  # None: nobody shares the store
+    _others: Sequence[Replica] = ()
+    _until: float = float("inf")  # this replica's workers may act until then
+    _seen: dict[str, int] = field(default_factory=dict)  # the version that all of this replica acts on
     _published: dict[str, MigrationView] = field(default_factory=dict)
     _looked: dict[str, int] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -60,6 +66,8 @@ class Board:
         async with asyncio.TaskGroup() as group:
             group.create_task(_again(self.look, _POLL_SECONDS))
             group.create_task(_again(self.tend, _TEND_SECONDS))
+            if self.replicas is not None:
+                group.create_task(_again(self.renew, _TEND_SECONDS))
 
     async def look(self) -> None:
         """Read the store, and publish if that says anything new. Raises MigrationStorageError.
@@ -77,11 +85,41 @@ class Board:
         }:
             publish_migrations(self.run_dir, list(views.values()))
             self._published = views
-        await self.leads.lead(_names_of(views.values()))
+        await self.leads.lead(self._names_of(views.values()))
         self._looked = {record.id: record.version for record in records}
 
     async def have_seen(self, migration: str, version: int) -> bool:
-        """Whether every running worker acts on this version of the record, or on what says the same or more."""
+        """Whether every running worker acts on this version of the record, or on what says the same or more: those of
+        the other replicas too."""
+        if not await self._act(migration, version):
+            return False
+        if self.replicas is None:
+            return True
+        await self.renew()
+        return all(other.seen.get(migration, -1) >= version for other in self._others)
+
+    async def renew(self) -> None:
+        """Tell the other replicas what all of this one acts on, and its workers for how long they may.
+
+        Raises MigrationStorageError.
+        """
+        assert self.replicas is not None  # only then anything calls this
+        for migration, version in list(self._looked.items()):
+            if await self._act(migration, version):
+                self._seen[migration] = version
+        asked = time.monotonic()
+        out_of_touch = asked > self._until
+        self._others = await self.replicas.renew(self._seen)
+        if out_of_touch:  # the others may not have waited: workers go on once they act on what is true now
+            await self.look()
+            for migration, version in list(self._looked.items()):
+                if not await self._act(migration, version):
+                    return
+        self._until = asked + TERM
+        write_term(self.run_dir, self._until)
+
+    async def _act(self, migration: str, version: int) -> bool:
+        """Whether every worker of this replica acts on a version."""
         if self._looked.get(migration, -1) < version:
             await self.look()
         stated: dict[int, Any] = await asyncio.to_thread(read_workers, self.run_dir)
@@ -133,7 +171,21 @@ class Board:
     def _has_ended(self, writer: str) -> bool:
         """Whether nobody writes under this name any more; a journal in a file has no writers on other machines."""
         alive = is_alive(writer)
-        return not alive if alive is not None else self.journal.url.startswith("sqlite")
+        if alive is not None:
+            return not alive
+        if self.replicas is None:
+            return self.journal.url.startswith("sqlite")
+        return writer.rsplit(":", 2)[0] not in {other.name.rsplit(":", 2)[0] for other in self._others}
+
+    def _names_of(self, views: Iterable[MigrationView]) -> dict[str, str]:
+        """The names whose requests are led through Python, with the collection that each stands for.
+
+        Among several replicas what may be migrated is led as well: one that does not learn of it has to refuse writes.
+        """
+        names = {name: view.collection for view in views for name in (view.collection, *view.aliases)}
+        if self.replicas is not None:
+            names |= {name: name for name, one in self.config().collections.items() if one.migrate is not None}
+        return names
 
 
 async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
@@ -147,11 +199,6 @@ async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
             log.exception("the board stumbled, and goes on")
             await asyncio.sleep(1.0)
         await asyncio.sleep(seconds)
-
-
-def _names_of(views: Iterable[MigrationView]) -> dict[str, str]:
-    """The names whose requests are led through Python, with the collection that each stands for."""
-    return {name: view.collection for view in views for name in (view.collection, *view.aliases)}
 
 
 def _told(view: MigrationView) -> MigrationView:

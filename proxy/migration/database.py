@@ -107,6 +107,14 @@ leases = Table(
     Column("token", _Number, nullable=False),
     Column("expires", Float, nullable=False),
 )
+# One row for each replica that serves; `seen`: the version of each migration that all of it acts on, as JSON.
+replicas = Table(
+    "crossfade_replicas",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("seen", Text, nullable=False),
+    Column("renewed", Float, nullable=False),
+)
 dead_letters = Table(
     "crossfade_dead_letters",
     metadata,

@@ -142,7 +142,7 @@ class Store:
         """
 
         def take(connection: Connection) -> Lease | None:
-            now = self._now(connection)
+            now = self.now(connection)
             row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
             if row is None:
                 made = Lease(name, holder, 1, now + ttl)
@@ -161,7 +161,7 @@ class Store:
         """Hold a lease longer. Raises LeaseLost."""
 
         def prolong(connection: Connection) -> Lease:
-            expires = self._now(connection) + ttl
+            expires = self.now(connection) + ttl
             connection.execute(update(leases).where(leases.c.name == lease.name).values(expires=expires))
             return Lease(lease.name, lease.holder, lease.token, expires)
 
@@ -186,7 +186,8 @@ class Store:
         row = {"migration": migration, "at": self.clock(), "actor": actor, "step": step}
         connection.execute(insert(history).values(**row, source=source, target=target, reason=reason))
 
-    def _now(self, connection: Connection) -> float:
+    def now(self, connection: Connection) -> float:
+        """Seconds since 1970, by the clock that everybody who shares the store goes by."""
         return float(connection.execute(select(time_of(connection.dialect.name, self.clock))).scalar_one())
 
     async def look(self, work: Callable[[Connection], Result]) -> Result:

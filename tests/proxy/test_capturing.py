@@ -4,6 +4,7 @@ them, what the upstream gets, and what stands in the journal after."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import qdrant_client.grpc as qdrant
 from starlette.responses import Response
 
 from crossfade.backends.index import PointId
+from crossfade.proxy.term import TERM, write_term
 from tests.backends.qdrant_writes import (
     FILTER,
     IDS,
@@ -31,6 +33,7 @@ from tests.backends.qdrant_writes import (
 )
 from tests.proxy.capture_stage import ALL, Stage, open_stage, wait_closed
 from tests.proxy.recording import GrpcCall, Recorders, RestCall
+from tests.proxy.serving import wait_until
 
 LISTED: list[PointId] = [*range(1, 12), "c2a1a7d0-9d2e-4b8e-9f0a-5d1f6f5b7c12"]
 REST_PATHS = {
@@ -340,3 +343,23 @@ def test_writes_are_held_while_the_migration_is_completed_and_go_on_after(stage:
     thread.join(10)
     assert answers == [200]
     wait_closed(stage, [3])
+
+
+def test_a_replica_that_is_out_of_touch_with_the_others_refuses_writes_to_what_is_migrated_and_reads_go_on(
+    stage: Stage, recorded: Recorders
+) -> None:
+    write_term(stage.run_dir, time.monotonic() - 1)
+    url = f"{stage.serving.rest}/collections/docs/points"
+    try:
+        wait_until(lambda: httpx.post(f"{url}/delete", json={"points": [1]}).status_code == 503, 5, "it refuses")
+        stage.forget()
+        recorded.rest.calls.clear()
+        answer = httpx.post(f"{url}/delete", json={"points": [1]})
+        assert "has not reached the migrations' store" in answer.json()["status"]["error"]
+        assert not recorded.rest.calls
+        assert httpx.post(f"{url}/query", json={"query": [0.1] * 24}).status_code == 200
+        others = f"{stage.serving.rest}/collections/others/points/delete"
+        assert httpx.post(others, json={"points": [1]}).status_code == 200
+    finally:
+        (stage.run_dir / TERM).unlink()
+    wait_until(lambda: httpx.post(f"{url}/delete", json={"points": [1]}).status_code == 200, 5, "it writes again")

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from crossfade.proxy.migration.journal import Journal
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.missed import find_missed, note_missed
 from crossfade.proxy.migration.record import Migration, Spec
+from crossfade.proxy.migration.replicas import GONE, TERM, Replicas
 from crossfade.proxy.migration.store import Store
 from crossfade.proxy.supervisor import DIALECTS
+from crossfade.proxy.term import read_term
 
 SPEC = Spec(collection="docs", target="docs--new", from_model="old", to_model="new", dim=8, text="payload.text")
 CONFIG = """
@@ -35,16 +38,19 @@ collections: {docs: {index_model: old}}
 
 
 class Scenery:
-    """A store with one migration, and workers that are files."""
+    """A store with one migration, and workers that are files; `name` when the store is shared with other replicas."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None, name: str | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
-        self.store = Store(f"sqlite:///{folder / 'm.db'}")
+        self.now = 0.0
+        self.store = Store(url or f"sqlite:///{folder / 'm.db'}", clock=lambda: time.time() + self.now)
+        replicas = Replicas(self.store, name) if name is not None else None
         self.pids = [1, 2]
         self.journal = Journal(f"sqlite:///{folder / 'j.db'}")
         self.config = read_config(CONFIG, folder)
         leads = Leads(folder, lambda: self.config, DIALECTS, lambda: self.pids)
-        self.board = Board(folder, self.store, lambda: self.pids, leads, self.journal, lambda: self.config)
+        self.board = Board(folder, self.store, lambda: self.pids, leads, self.journal, lambda: self.config, replicas)
 
     def state(self, pid: int, **versions: int) -> None:
         """What a worker says."""
@@ -192,3 +198,87 @@ async def test_a_note_that_cannot_be_left_in_the_state_s_folder_is_left_in_the_r
     run_dir.mkdir()
     note_missed(config, run_dir, "m1")
     assert find_missed(config, run_dir) == ["m1"]
+
+
+def share(tmp_path: Path) -> tuple[Scenery, Scenery]:
+    """Two replicas of one store, each with two workers."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    return Scenery(tmp_path / "one", url, "host-one:1:1"), Scenery(tmp_path / "two", url, "host-two:1:1")
+
+
+def act(scenery: Scenery, record: Migration) -> None:
+    for pid in scenery.pids:
+        scenery.state(pid, **{record.id: record.version})
+
+
+async def test_a_version_counts_as_seen_only_once_the_workers_of_every_replica_act_on_it(tmp_path: Path) -> None:
+    one, two = share(tmp_path)
+    await two.board.renew()
+    record = await one.store.plan(SPEC, "me", "")
+    record = await one.change(record, state=State.CAPTURING)
+    act(one, record)
+    assert not await one.board.have_seen(record.id, record.version), "the other one knows nothing of it yet"
+    await two.board.look()
+    await two.board.renew()
+    assert not await one.board.have_seen(record.id, record.version), "its workers do not act on it yet"
+    act(two, record)
+    await two.board.renew()
+    assert await one.board.have_seen(record.id, record.version)
+
+
+async def test_a_replica_that_has_left_or_must_be_dead_is_not_waited_for(tmp_path: Path) -> None:
+    one, two = share(tmp_path)
+    await two.board.renew()
+    record = await one.store.plan(SPEC, "me", "")
+    record = await one.change(record, state=State.CAPTURING)
+    act(one, record)
+    one.now = TERM + 1
+    assert not await one.board.have_seen(record.id, record.version), "its last writes may still be under way"
+    one.now = GONE + 1
+    assert await one.board.have_seen(record.id, record.version)
+    two.now = one.now
+    await two.board.renew()
+    assert not await one.board.have_seen(record.id, record.version), "it is back"
+    assert two.board.replicas is not None
+    await two.board.replicas.leave()
+    assert await one.board.have_seen(record.id, record.version)
+
+
+async def test_writers_of_a_replica_that_is_gone_are_closed_and_those_of_a_living_one_are_not(tmp_path: Path) -> None:
+    one, two = share(tmp_path)
+    await two.board.renew()
+    await one.board.renew()
+    await one.journal.mark("m", [1], "host-two:99:1")
+    await one.board.tend()
+    assert await one.journal.open_writers() == ["host-two:99:1"]
+    one.now = GONE + 1
+    await one.board.renew()
+    await one.board.tend()
+    assert await one.journal.open_writers() == []
+
+
+async def test_a_replica_that_was_out_of_touch_acts_again_only_once_its_workers_know_what_is_true_now(
+    tmp_path: Path,
+) -> None:
+    one, two = share(tmp_path)
+    await two.board.renew()
+    assert 0 < read_term(two.folder) - time.monotonic() <= TERM
+    two.board._until = time.monotonic() - 1  # it could not renew for a while
+    before = read_term(two.folder)
+    record = await one.store.plan(SPEC, "me", "")
+    record = await one.change(record, state=State.CAPTURING)
+    await two.board.renew()
+    assert read_term(two.folder) == before
+    assert [view["id"] for view in two.published()] == [record.id], "but its workers are told"
+    act(two, record)
+    await two.board.renew()
+    assert read_term(two.folder) > before
+
+
+async def test_replicas_lead_what_may_be_migrated_at_any_moment(tmp_path: Path) -> None:
+    one, _ = share(tmp_path)
+    text = CONFIG.replace("{index_model: old}", "{index_model: old, text: payload.text, migrate: {to: new}}")
+    encoder = '{dim: 4, encoder: {python: "a:b"}}'
+    one.config = read_config(text.replace("{old: {dim: 4}}", f"{{old: {{dim: 4}}, new: {encoder}}}"), tmp_path)
+    await one.board.look()
+    assert read_led(one.folder).names == {"docs": "docs"}
