@@ -5,16 +5,13 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Final
 
-from pyqwest import Response
-
 from .driver import ENCODINGS, Incoming, Outgoing
+from .endings import Ending
 from .routing import Snapshot
 from .upstream import call_upstream, forwarded_headers, read_all
 from .worker import Worker
 
 ENCODED: Final = frozenset(ENCODINGS.values())  # headers that say nothing true of a body that was written again
-# OK, and what a database says before it has begun. Any other status may come while it still works on the write.
-_DECIDED: Final = frozenset({"0", "3", "5", "6", "7", "9", "11", "12", "16"})
 
 
 async def send_write(worker: Worker, incoming: Incoming, snapshot: Snapshot, dropped: frozenset[str]) -> Outgoing:
@@ -35,17 +32,10 @@ async def gather(outgoing: Outgoing, limit: int) -> Outgoing:
     return outgoing._replace(gathered=outgoing.gathered + rest)
 
 
-def has_ended(incoming: Incoming, response: Response) -> bool:
-    """Whether an answer means that nothing of the write is still to happen, once what was answered before has."""
-    if incoming.operation.transport == "grpc":
-        return _status_of(response) in _DECIDED
-    return response.status < 500 and response.status != 408
-
-
-def succeeded(incoming: Incoming, response: Response) -> bool:
-    """Whether the database has done what was asked."""
-    return _status_of(response) == "0" if incoming.operation.transport == "grpc" else response.status < 300
-
-
-def _status_of(response: Response) -> str:
-    return response.headers.get("grpc-status") or response.trailers.get("grpc-status") or ""
+def ending_of(worker: Worker, incoming: Incoming, outgoing: Outgoing) -> Ending:
+    """What a gathered answer says of its write."""
+    response, operation = outgoing.response, incoming.operation
+    status = response.headers.get("grpc-status") or response.trailers.get("grpc-status") or ""
+    encoding = None if outgoing.changed else response.headers.get(ENCODINGS[operation.transport])
+    limit = worker.live.snapshot.config.limits.body
+    return Ending(operation, response.status, status, outgoing.gathered, encoding, limit)

@@ -20,7 +20,7 @@ from crossfade.backends.writing import Hold, Write, WriteCodec
 
 from .capture_listing import Lister, TooMany
 from .capture_natives import find_natives
-from .capture_sending import ENCODED, gather, has_ended, send_write, succeeded
+from .capture_sending import ENCODED, ending_of, gather, send_write
 from .driver import ENCODINGS, Incoming, Outgoing, prepare, read_incoming
 from .errors import CaptureFailed, ChangeRefused, MalformedRequest, UpstreamDown, WritesHeld
 from .exchange import Plan, plan_request
@@ -160,7 +160,7 @@ class Capture:
     async def _do_both(self, go: Go) -> Outgoing:
         """A change that has to happen to the target as well, once the old index has taken it."""
         outgoing = await self._go(go)
-        if not succeeded(self.incoming, outgoing.response):
+        if not ending_of(self.worker, self.incoming, outgoing).succeeded(self.worker.dialect.reading):
             return outgoing
         reading, names = self.worker.dialect.reading, {self.view.collection: self.view.target}
         names |= dict.fromkeys(self.view.aliases, self.view.target)
@@ -169,7 +169,8 @@ class Capture:
         renamed = self.incoming._replace(path=path, body=pack(body, self.incoming.operation.transport) if body else b"")
         try:
             repeated = await send_write(self.worker, renamed, self.snapshot, ENCODED)
-            reason = "" if succeeded(self.incoming, repeated.response) else f"HTTP {repeated.response.status}"
+            done = ending_of(self.worker, renamed, repeated).succeeded(reading)
+            reason = "" if done else f"refused with HTTP {repeated.response.status}"
         except UpstreamDown as error:  # the old index has taken it, which is what the client has to know
             reason = str(error)
         if reason:
@@ -190,7 +191,7 @@ class Capture:
         except BaseException:
             self._close(mark, SETTLES)
             raise
-        ended = has_ended(self.incoming, outgoing.response)
+        ended = ending_of(self.worker, self.incoming, outgoing).is_settled(self.worker.dialect.reading)
         self._close(mark, SETTLES if not ended else None if write.waits else _RESTORES)
         return outgoing
 
@@ -211,16 +212,17 @@ class Capture:
         mark = await self._announce(ids, natives) if touches else None
         try:
             outgoing = await self._forward(plan, edits, holds)
-            ended = has_ended(self.incoming, outgoing.response)
+            ending = ending_of(self.worker, self.incoming, outgoing)
+            settled = ending.is_settled(self.worker.dialect.reading)
             if creates:
-                self._add_created(mark, write, outgoing if ended else None)
+                self._add_created(mark, write, outgoing if ending.has_ended else None)
         except BaseException:
             if creates:
                 self._add_created(mark, write, None)
             self._close(mark, SETTLES)
             raise
-        self._close(mark, None if ended else SETTLES)
-        if mark is not None and write.waits and self.view.state in SERVING:
+        self._close(mark, None if settled else SETTLES)
+        if mark is not None and settled and write.waits and self.view.state in SERVING:
             await self._wait_readable(mark)
         return outgoing
 
@@ -283,7 +285,7 @@ class Capture:
 
     def _read_created(self, write: Write, outgoing: Outgoing) -> Sequence[PointId]:
         operation, response = self.incoming.operation, outgoing.response
-        if not succeeded(self.incoming, response):
+        if not ending_of(self.worker, self.incoming, outgoing).succeeded(self.worker.dialect.reading):
             return ()
         encoding, limit = response.headers.get(ENCODINGS[operation.transport]), self.snapshot.config.limits.body
         return self.codec.read_created(operation, unpack(operation, outgoing.gathered, encoding, limit), write)
