@@ -5,6 +5,8 @@ PYTHON ?= python3
 EXTRAS ?= dev,demo
 BACKEND ?= qdrant
 ARGS ?=
+# Tests wait more than they work, so a few of them run at a time; 0 shows one after the other.
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 # Products of small matrices are slower on many threads than on one.
@@ -32,7 +34,7 @@ demo: $(call stamp,demo$(if $(filter milvus,$(BACKEND)),$(comma)milvus))
 	$(BIN)/crossfade demo --backend $(BACKEND) --directory build/demo $(ARGS)
 
 test: $(call stamp,$(EXTRAS))
-	$(BIN)/python -m pytest $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(call stamp,$(EXTRAS))
 	$(BIN)/ruff check .

@@ -19,7 +19,8 @@ import grpc
 import pytest
 import yaml
 
-from tests.proxy.serving import free_ports, wait_until
+from tests.ports import free_ports
+from tests.proxy.serving import wait_until
 
 _CACHE = Path(tempfile.gettempdir()) / f"crossfade-tests-{os.getuid()}"
 _REAL = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tarfile
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("adapters", "backends", "proxy")
@@ -114,14 +115,6 @@ def test_the_wheel_alone_serves_and_says_that_the_database_is_down(clean: Path, 
     finally:
         process.terminate()
         assert process.wait(30) == 0, (tmp_path / "log").read_text(errors="replace")
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], admin: int, log: Path) -> None:

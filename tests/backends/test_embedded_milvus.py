@@ -15,8 +15,9 @@ from milvus_lite.engine.collection import Collection
 from pymilvus import DataType, MilvusClient
 
 from crossfade.backends.embedded.milvus import MilvusServer
+from tests.ports import free_ports
 from tests.proxy.milvus_serving import start_embedded
-from tests.proxy.serving import ROOT, free_ports
+from tests.proxy.serving import ROOT
 
 DIM = 4
 

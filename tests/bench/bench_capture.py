@@ -23,8 +23,9 @@ import httpx
 import numpy as np
 from qdrant_client import grpc as qdrant
 
+from tests.ports import free_ports
 from tests.proxy.capture_stage import open_stage
-from tests.proxy.serving import Serving, free_ports, start_serving, wait_until
+from tests.proxy.serving import Serving, start_serving, wait_until
 
 DIM, AT_ONCE = 16, 16
 PLAIN = "models: {old: {dim: 16}}\ncollections: {docs: {index_model: old}, others: {index_model: old}}"

@@ -39,6 +39,7 @@ from crossfade.adapters.store import save_adapter
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the bench is run as a file
 from tests.bench.milvus_case import MILVUS_SEARCH, as_milvus, write_milvus_answer, write_milvus_body
+from tests.ports import free_ports
 
 SEARCH = "/qdrant.Points/Search"
 ADAPTED = ((384, 384), (768, 384), (1536, 1536))
@@ -329,14 +330,6 @@ def child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait(15)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_port(port: int) -> None:

@@ -21,7 +21,8 @@ from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
 from crossfade.adapters.linear import LinearMap
 from crossfade.adapters.store import save_adapter
 from tests.bench.bench_proxy import running_upstream
-from tests.proxy.serving import OPTIONS, Channel, free_ports, start_serving
+from tests.ports import free_ports
+from tests.proxy.serving import OPTIONS, Channel, start_serving
 
 SETTINGS = """
 models: {old: {dim: 1536}, new: {dim: 1536}, small: {dim: 384}, smaller: {dim: 384}}

@@ -21,9 +21,10 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 from crossfade.adapters.base import Adapter, Float32
 from crossfade.proxy.admin_client import AdminClient, NotServing, Refused
 from tests.chaos.upstream import Upstream
+from tests.ports import free_ports
 from tests.proxy.encoding_function import encode_one
 from tests.proxy.migration.scenery import OLD_DIM, id_of, old_vector
-from tests.proxy.serving import Serving, free_ports, spawn_serve, write_config
+from tests.proxy.serving import Serving, spawn_serve, write_config
 from tests.proxy.toy_adapters import save_toy
 
 COLLECTION, TARGET = "docs", "docs--new"

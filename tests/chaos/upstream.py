@@ -12,7 +12,8 @@ from typing import Self
 
 import httpx
 
-from tests.proxy.serving import ROOT, free_ports
+from tests.ports import free_ports
+from tests.proxy.serving import ROOT
 
 _READY_SECONDS = 60.0
 _SERVER = "crossfade.backends.embedded"

@@ -17,8 +17,9 @@ from qdrant_client import models as m
 
 from crossfade.adapters.base import Float32
 from crossfade.backends.embedded import QdrantServer
+from tests.ports import free_ports
 from tests.proxy.milvus_serving import start_embedded, start_milvus_serving
-from tests.proxy.serving import Serving, free_ports, start_serving
+from tests.proxy.serving import Serving, start_serving
 
 KINDS = ("qdrant", "milvus")
 FIELD = "emb"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import grpc
 
-from tests.proxy.serving import OPTIONS, ROOT, Serving, free_ports, is_ready, spawn_serve, wait_until
+from tests.ports import free_ports
+from tests.proxy.serving import OPTIONS, ROOT, Serving, is_ready, spawn_serve, wait_until
 
 SERVICE = "/milvus.proto.milvus.MilvusService"
 

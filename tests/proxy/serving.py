@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ import grpc
 import httpx
 from qdrant_client import QdrantClient
 
+from tests.ports import free_ports
+
 Channel: TypeAlias = Any  # grpc's stubs want serializers, which grpc itself does not
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
@@ -25,17 +26,6 @@ OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody holds at the moment."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports: list[int] = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def wait_until(true: Callable[[], bool], seconds: float, what: str) -> float:

@@ -14,9 +14,9 @@ from crossfade.proxy.loading import read_config
 from crossfade.proxy.migration.presence import presence_of
 from crossfade.proxy.migration.record import Spec
 from crossfade.proxy.migration.store import Store
+from tests.ports import free_ports
 from tests.proxy.capture_stage import Stage, run_dir_of, wait_closed
 from tests.proxy.milvus_serving import start_embedded, start_milvus_serving
-from tests.proxy.serving import free_ports
 from tests.proxy.toy_adapters import NEW, OLD, save_toy, toy_vectors
 
 SETTINGS = """

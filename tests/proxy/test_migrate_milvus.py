@@ -12,10 +12,11 @@ import pytest
 from pymilvus import MilvusClient
 
 from crossfade.adapters.base import Float32
+from tests.ports import free_ports
 from tests.proxy.cli_runs import Run, make_run
 from tests.proxy.encoding_function import DIM, encode_one
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
-from tests.proxy.serving import free_ports, wait_until
+from tests.proxy.serving import wait_until
 from tests.proxy.toy_adapters import OLD, save_toy
 
 COUNT = 120

@@ -19,9 +19,9 @@ from pymilvus.grpc_gen import common_pb2, milvus_pb2
 from crossfade.backends.dialect import Failure
 from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.milvus.others import GRPC_OTHERS
+from tests.ports import free_ports
 from tests.proxy.milvus_serving import SERVICE, MilvusServing, start_embedded, start_milvus_serving
 from tests.proxy.recording import GrpcCall, Recorders
-from tests.proxy.serving import free_ports
 from tests.proxy.test_milvus_adapted import answer_describe
 from tests.proxy.toy_adapters import NEW, save_toy
 

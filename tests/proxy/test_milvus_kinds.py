@@ -20,8 +20,8 @@ from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc
 
 from crossfade.adapters.base import Adapter, Float32
 from crossfade.backends.milvus.forms import read_form, write_form
+from tests.ports import free_ports
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
-from tests.proxy.serving import free_ports
 from tests.proxy.toy_adapters import NEW, OLD, save_toy, toy_vectors
 
 SETTINGS = """

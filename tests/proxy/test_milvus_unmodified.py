@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_ports
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
-from tests.proxy.serving import free_ports
 
 SCRIPT = Path(__file__).with_name("milvus_client_run.py")
 PYTHONS = [sys.executable, *filter(None, os.environ.get("CROSSFADE_PYMILVUS", "").split(","))]

@@ -13,9 +13,10 @@ from qdrant_client import QdrantClient
 from crossfade.adapters.base import Adapter
 from crossfade.backends.dialect import Float32
 from crossfade.proxy.migration.machine import State
+from tests.ports import free_ports
 from tests.proxy.migrating import OLD, Migrating, first_view, unit
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
-from tests.proxy.serving import free_ports, wait_until
+from tests.proxy.serving import wait_until
 from tests.proxy.toy_adapters import save_toy
 
 pytest.importorskip("milvus_lite")

@@ -13,7 +13,8 @@ import pytest
 
 from crossfade.proxy.errors import CrossfadeError
 from crossfade.proxy.supervisor import Supervisor
-from tests.proxy.serving import free_ports, spawn_serve, write_config
+from tests.ports import free_ports
+from tests.proxy.serving import spawn_serve, write_config
 from tests.proxy.toy_adapters import save_toy
 
 SETTINGS = """

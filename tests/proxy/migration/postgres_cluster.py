@@ -6,13 +6,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.ports import free_ports
 
 _ACCOUNTS = ("postgres", "nobody")  # the server refuses to run as root
 _SECONDS = 60.0
@@ -53,7 +54,7 @@ class PostgresCluster:
         self._programs, self._account = programs, find_account()
         # Not pytest's directory: that one only its owner may enter.
         self._home = Path(tempfile.mkdtemp(prefix="crossfade-postgres-"))
-        self.port = _free_port()
+        (self.port,) = free_ports(1)
         self._made = 0
         if self._account is not None:
             shutil.chown(self._home, self._account)
@@ -103,10 +104,3 @@ class PostgresCluster:
         return subprocess.run(
             command, user=self._account, cwd="/", capture_output=True, text=True, timeout=_SECONDS, check=False
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
