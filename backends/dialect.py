@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .pieces import Pieces
+
 if TYPE_CHECKING:
     from .reading import ReadCodec  # which is made of what stands here
     from .writing import WriteCodec  # which is made of what stands here
@@ -154,6 +156,9 @@ class Message(Protocol):
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced and everything else untouched."""
+
+    def pieces(self, edits: Sequence[Edit]) -> Pieces:
+        """The same, not joined yet: a large message is never copied as a whole."""
 
 
 class RefusedError(ValueError):

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from .dialect import Float32, MalformedError
-from .pieces import join_pieces
+from .pieces import Pieces, join_pieces
 
 MAX_DEPTH: Final = 200  # of wanted values in each other; both databases' own readers stop at 128
 
@@ -246,6 +246,11 @@ def write_floats(row: Float32) -> bytes:
 
 def replace_spans(body: bytes, replacements: Iterable[tuple[int, int, bytes]]) -> bytes:
     """The text with the bytes start:end replaced, for any number of (start, end, new) that do not overlap."""
+    return join_pieces(splice_spans(body, replacements))
+
+
+def splice_spans(body: bytes, replacements: Iterable[tuple[int, int, bytes]]) -> Pieces:
+    """The pieces of that text."""
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
     at = 0
@@ -254,4 +259,4 @@ def replace_spans(body: bytes, replacements: Iterable[tuple[int, int, bytes]]) -
         pieces.append(new)
         at = end
     pieces.append(view[at:])
-    return join_pieces(pieces)
+    return pieces

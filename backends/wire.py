@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from .dialect import Float32, MalformedError
-from .pieces import join_pieces
+from .pieces import Pieces, join_pieces
 
 Span = tuple[int, int, int, int, "Span | None", str]
 """One occurrence of a field: where its tag, its length prefix and its value start, where it ends, the message that
@@ -286,12 +286,17 @@ def rewrite(body: bytes, patches: Sequence[Patch]) -> bytes:
 
     Patches must not overlap. A prefix whose length does not change keeps its bytes, however they were written.
     """
+    return join_pieces(splice(body, patches))
+
+
+def splice(body: bytes, patches: Sequence[Patch]) -> Pieces:
+    """The pieces of that body."""
     if not patches:
-        return body
+        return (body,)
     if len(patches) == 1:
         start, end, new, _ = patches[0]
         if len(new) == end - start:
-            return b"".join((body[:start], new, body[end:]))
+            return body[:start], new, body[end:]
     stretches = [(start, end, new) for start, end, new, _ in patches]
     stretches += _correct_prefixes(patches)
     stretches.sort(key=_start_of)
@@ -303,7 +308,7 @@ def rewrite(body: bytes, patches: Sequence[Patch]) -> bytes:
         pieces.append(new)
         at = end
     pieces.append(view[at:])
-    return join_pieces(pieces)
+    return pieces
 
 
 def _start_of(stretch: tuple[int, int, bytes]) -> int:

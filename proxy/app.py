@@ -13,13 +13,12 @@ import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from crossfade.backends.dialect import Dialect, Operation, Transport
 from crossfade.backends.milvus import MilvusDialect
-from crossfade.backends.pieces import LARGE
+from crossfade.backends.pieces import LARGE, Chunks
 from crossfade.backends.qdrant import QdrantDialect
 
 from .capturing import exchange_write
@@ -199,13 +198,12 @@ async def _has_gone(receive: Receive) -> bool:
     return bool(event["type"] == "http.disconnect")
 
 
-async def _gather(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+async def _gather(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes | Chunks:
     """The request's whole body; raises BodyTooLarge, ClientGone."""
     stated = headers.get("content-length", "")
     if stated.isdigit() and int(stated) > limit:
         raise BodyTooLarge(size=int(stated), limit=limit)
     chunks: list[bytes] = []
-    whole = BytesIO()  # of a large body: it grows chunk by chunk, and is never joined in one go
     size = 0
     while True:
         event = await receive()
@@ -216,11 +214,8 @@ async def _gather(receive: Receive, headers: Mapping[str, str], limit: int) -> b
         if size > limit:
             raise BodyTooLarge(size=None, limit=limit)
         chunks.append(chunk)
-        if size > LARGE:
-            whole.writelines(chunks)
-            chunks.clear()
         if not event.get("more_body"):
-            return whole.getvalue() if size > LARGE else chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return Chunks(chunks, size) if size > LARGE else chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _pass_on(
@@ -231,7 +226,7 @@ async def _pass_on(
     authority: str,
     path: str,
     query: str,
-    body: bytes,
+    body: bytes | Chunks,
 ) -> Outgoing:
     """A request that a route sent here though its method carries no vector: byte for byte."""
     target = worker.target(worker.live.snapshot, transport)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pyqwest import Response
 
 from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext
+from crossfade.backends.pieces import Chunks, join_pieces
 
 from .detect import Declared, read_declared
 from .errors import BodyTooLarge, MalformedRequest, SchemaUnknown
@@ -24,7 +25,7 @@ from .exchange import (
     plan_dims,
     plan_request,
 )
-from .framing import inflate, pack, unframe, unpack
+from .framing import inflate, pack, pack_pieces, unframe, unpack
 from .routing import Snapshot
 from .upstream import Target, TextHeaders, call_upstream, forwarded_headers, read_all
 from .worker import LOOP_BYTES, Worker
@@ -43,7 +44,7 @@ class Incoming(NamedTuple):
     authority: str
     path: str  # raw, without the query string
     query: str
-    body: bytes
+    body: bytes | Chunks
     peer: str = ""  # the client's address without its port, where it is known
 
 
@@ -103,18 +104,15 @@ async def carry_out(
     """Do what was planned for one request; `names` has the collections that it is to name otherwise."""
     message, declared, started = read
     operation = incoming.operation
-    small = len(incoming.body) <= LOOP_BYTES
     planned = perf_counter()
     worker.tally.latency["detect"].observe(planned - started)
 
     edits = await prepare(worker, plan, snapshot)
-    path, body, dropped = incoming.path, incoming.body, _NOTHING
+    path, dropped = incoming.path, _NOTHING
+    body = incoming.body
     if edits or names:
-        path, body = (
-            _edit(worker, incoming.named, message, edits, operation, path, names)
-            if small
-            else await worker.off_loop(len(body), _edit, worker, incoming.named, message, edits, operation, path, names)
-        )
+        given = (worker, incoming.named, message, edits, operation, path, names)
+        path, body = await worker.off_loop(len(incoming.body), _edit, *given)
         dropped = frozenset({ENCODINGS[operation.transport]})
     if plan.reads_answer:
         dropped = dropped | {_ACCEPT[operation.transport]}
@@ -162,15 +160,15 @@ def _read_request(worker: Worker, incoming: Incoming, named: dict[str, str], sna
 
 
 def read_message(
-    worker: Worker, operation: Operation, path: str, body: bytes, context: RequestContext, limit: int
+    worker: Worker, operation: Operation, path: str, body: bytes | Chunks, context: RequestContext, limit: int
 ) -> Message:
     """Unpack and read one request; raises MalformedRequest, BodyTooLarge."""
     if operation.transport == "grpc":
-        body = unframe(body, context.headers.get("grpc-encoding"), operation.name, limit)
+        opened = unframe(body, context.headers.get("grpc-encoding"), operation.name, limit)
     else:
-        body = inflate(body, context.headers.get("content-encoding"), operation.name, limit)
+        opened = inflate(body, context.headers.get("content-encoding"), operation.name, limit)
     try:
-        return worker.dialect.read_request(operation, path, body, context)
+        return worker.dialect.read_request(operation, path, opened, context)
     except MalformedError as error:
         raise MalformedRequest(operation.name, str(error)) from error
 
@@ -183,13 +181,15 @@ def _edit(
     operation: Operation,
     path: str,
     names: Mapping[str, str] | None = None,
-) -> tuple[str, bytes]:
+) -> tuple[str, Chunks]:
     """Path and packed body of a message with new values in its slots, and with collections named otherwise."""
-    edited = message.edited(edits)
+    edited = message.pieces(edits)
     if names:
         assert worker.dialect.reading is not None  # only its collections are ever named otherwise
-        path, edited = worker.dialect.reading.retarget(operation, path, edited, names, RequestContext(named))
-    return path, pack(edited, operation.transport)
+        renamed = worker.dialect.reading.retarget(operation, path, join_pieces(edited), names, RequestContext(named))
+        path, edited = renamed[0], (renamed[1],)
+    packed = pack_pieces(edited, operation.transport)
+    return path, Chunks(packed, sum(map(len, packed)))
 
 
 async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:

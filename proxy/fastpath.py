@@ -18,11 +18,12 @@ import numpy as np
 
 from crossfade.adapters.base import Map
 from crossfade.backends.dialect import Edit, Message, Operation, Schema, Transport
+from crossfade.backends.pieces import join_pieces
 
 from .driver import check_job, read_message
 from .envoy_clusters import channel_name
 from .exchange import Float32, Plan, find_foreign, plan_request
-from .framing import pack
+from .framing import pack_pieces
 from .keys import Known, read_key, selected_headers
 from .native import load_filter
 from .rescue import form_rescue, grpc_status, told
@@ -229,7 +230,7 @@ class FastPath:
                 return
             rows = product[start:end]
             edits.extend(job.edits(rows))
-        sent = pack(message.edited(edits), known.operation.transport) if edits else body
+        sent = join_pieces(pack_pieces(message.pieces(edits), known.operation.transport)) if edits else body
         mark = plan.mark
         done = mark.partition(";")[0] if mark else "passed"
         told = mark.encode("latin-1", "replace") if mark and snapshot.config.answers.mark else None

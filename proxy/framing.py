@@ -6,7 +6,7 @@ import struct
 import zlib
 
 from crossfade.backends.dialect import Operation, Transport
-from crossfade.backends.pieces import join_pieces
+from crossfade.backends.pieces import Chunks, Pieces, join_pieces, take_first, take_from
 
 from .errors import BodyTooLarge, MalformedRequest
 
@@ -15,7 +15,7 @@ PREFIX_SIZE = _PREFIX.size
 _GZIP_WINDOW = 15 + 32  # 32: accept a gzip or a zlib header
 
 
-def unframe(body: bytes, encoding: str | None, operation: str, limit: int) -> bytes:
+def unframe(body: bytes | Chunks, encoding: str | None, operation: str, limit: int) -> bytes:
     """The one message of a unary gRPC body, decompressed.
 
     Raises MalformedRequest for a body that is not exactly one frame, BodyTooLarge for one that inflates beyond `limit`
@@ -23,13 +23,13 @@ def unframe(body: bytes, encoding: str | None, operation: str, limit: int) -> by
     """
     if len(body) < PREFIX_SIZE:
         raise MalformedRequest(operation, f"a gRPC frame has at least {PREFIX_SIZE} bytes, the body has {len(body)}")
-    flag, length = _PREFIX.unpack_from(body)
+    flag, length = _PREFIX.unpack(take_first(body, PREFIX_SIZE))
     if length != len(body) - PREFIX_SIZE:
         raise MalformedRequest(
             operation,
             f"the gRPC frame says {length:,} bytes, the body has {len(body) - PREFIX_SIZE:,} after its prefix",
         )
-    message = join_pieces((memoryview(body)[PREFIX_SIZE:],))
+    message = take_from(body, PREFIX_SIZE)
     return inflate(message, encoding, operation, limit) if flag else message
 
 
@@ -38,8 +38,9 @@ def frame(message: bytes) -> bytes:
     return join_pieces((_PREFIX.pack(0, len(message)), message))
 
 
-def inflate(data: bytes, encoding: str | None, operation: str, limit: int) -> bytes:
+def inflate(data: bytes | Chunks, encoding: str | None, operation: str, limit: int) -> bytes:
     """Decompress gzip or deflate; identity passes. Raises MalformedRequest and BodyTooLarge."""
+    data = take_from(data, 0)
     if encoding in (None, "", "identity"):
         return data
     if encoding not in ("gzip", "deflate", "x-gzip"):
@@ -65,7 +66,14 @@ def pack(message: bytes, transport: Transport) -> bytes:
     return frame(message) if transport == "grpc" else message
 
 
-def unpack(operation: Operation, body: bytes, encoding: str | None, limit: int) -> bytes:
+def pack_pieces(message: Pieces, transport: Transport) -> Pieces:
+    """The same of a message in pieces, which stay pieces."""
+    if transport != "grpc":
+        return message
+    return _PREFIX.pack(0, sum(map(len, message))), *message
+
+
+def unpack(operation: Operation, body: bytes | Chunks, encoding: str | None, limit: int) -> bytes:
     """The message in a body. Raises MalformedRequest, BodyTooLarge."""
     opened = unframe if operation.transport == "grpc" else inflate
     return opened(body, encoding, operation.name, limit)

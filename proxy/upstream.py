@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from pyqwest import Headers, ReadError, Request, Response, Transport, WriteError
+
+from crossfade.backends.pieces import LARGE, Chunks, Pieces, join_pieces, regroup
 
 from .errors import UpstreamDown
 
@@ -60,13 +64,19 @@ def returned_headers(response: Response, *, changed: bool) -> HeaderList:
 
 
 async def call_upstream(
-    target: Target, method: str, authority: str, path: str, headers: Headers, body: bytes
+    target: Target, method: str, authority: str, path: str, headers: Headers, body: bytes | Chunks
 ) -> Response:
-    """Send a request on; the answer's content is still to be read.
+    """Send a request on; the answer's content is still to be read. A large body is not joined before.
 
     Raises UpstreamDown when the database did not answer.
     """
-    content = body if body or method not in _BODILESS else None
+    pieces = (body,) if isinstance(body, bytes) else body.pieces
+    content: bytes | AsyncIterator[bytes] | None = None
+    if len(body) > LARGE:
+        headers.add("content-length", str(len(body)))
+        content = _send_in_pieces(pieces)
+    elif body or method not in _BODILESS:
+        content = join_pieces(pieces)
     try:
         response = await target.transport.execute(Request(method, f"http://{authority}{path}", headers, content))
     except BREAKS as error:
@@ -75,6 +85,13 @@ async def call_upstream(
         reason = (await read_all(target, response, _REASON)).decode("utf-8", "replace")
         raise target.down(reason or unquote(response.headers.get("grpc-message", "")) or f"HTTP {response.status}")
     return response
+
+
+async def _send_in_pieces(pieces: Pieces) -> AsyncIterator[bytes]:
+    """A large body bit by bit: Envoy copies what it is given in one go, and serves nobody else meanwhile."""
+    for chunk in regroup(pieces):
+        yield chunk
+        await asyncio.sleep(0)  # or all of it is there before Envoy has taken the first, and is taken together
 
 
 async def read_all(target: Target, response: Response, limit: int) -> bytes:

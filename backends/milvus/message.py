@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..dialect import Edit, Schema, Slot
+from ..pieces import Pieces, join_pieces
 
-Editor = Callable[[bytes, Sequence[Edit]], bytes]
+Editor = Callable[[bytes, Sequence[Edit]], Pieces]
 DEFAULT_DATABASE = "default"
 
 
@@ -27,7 +28,11 @@ class MilvusMessage(NamedTuple):
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced. Raises ValueError for rows that do not fit their slot."""
-        return self.editor(self.body, edits) if edits else self.body
+        return join_pieces(self.pieces(edits))
+
+    def pieces(self, edits: Sequence[Edit]) -> Pieces:
+        """The same, not joined yet."""
+        return self.editor(self.body, edits) if edits else (self.body,)
 
 
 def name_collection(database: str, collection: str, headers: Mapping[str, str]) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import orjson
 
 from ..dialect import Edit, Float32, Role, Schema, ScoreSlot, Slot, TextSlot, VectorSlot
-from ..json_spans import Value, read_number, read_string, replace_spans, write_floats
+from ..json_spans import Value, read_number, read_string, splice_spans, write_floats
+from ..pieces import Pieces
 from ..rows import check_rows
 from .forms import SIZES, read_form, write_form
 
@@ -76,8 +77,8 @@ class RestReader:
             self.slots.append(ScoreSlot(self.collection, name, score, RestPlace(value.start, value.end, "float")))
 
 
-def edit_rest(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """The text of a JSON message with its slots replaced.
+def edit_rest(body: bytes, edits: Sequence[Edit]) -> Pieces:
+    """The pieces of a JSON message with its slots replaced.
 
     Values that an edit does not change keep their digits. Raises ValueError for rows that do not fit their slot and
     for numbers that JSON cannot hold.
@@ -94,7 +95,7 @@ def edit_rest(body: bytes, edits: Sequence[Edit]) -> bytes:
         check_rows(slot, rows)
         if not isinstance(slot, VectorSlot) or not np.array_equal(slot.rows, rows):
             replacements.append((place.start, place.end, _write(place, rows[0])))
-    return replace_spans(body, replacements)
+    return splice_spans(body, replacements)
 
 
 def _write(place: RestPlace, row: Float32) -> bytes:

@@ -9,8 +9,9 @@ import numpy as np
 import orjson
 
 from ..dialect import Edit, Float32, Role, ScoreSlot, Slot, TextSlot, VectorSlot
+from ..pieces import Pieces
 from ..rows import check_rows
-from ..wire import Patch, Span, encode_varint, patch_floats, rewrite
+from ..wire import Patch, Span, encode_varint, patch_floats, splice
 from .forms import write_form
 
 _FLOAT_PLACEHOLDER = encode_varint(101)
@@ -61,8 +62,8 @@ class GrpcReader:
     unsettled: bool = False
 
 
-def edit_grpc(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> bytes:
-    """The body of a gRPC message with its slots replaced, and what else is to be patched.
+def edit_grpc(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> Pieces:
+    """The pieces of the body of a gRPC message with its slots replaced, and what else is to be patched.
 
     Raises ValueError for rows that do not fit their slot.
     """
@@ -70,7 +71,7 @@ def edit_grpc(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) 
     for edit in edits:
         for patch in _patch(body, edit):
             patches[patch[0]] = patch
-    return rewrite(body, list(patches.values()))
+    return splice(body, list(patches.values()))
 
 
 def _patch(body: bytes, edit: Edit) -> Sequence[Patch]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..dialect import NO_CONTEXT, Edit, Message, Operation, RequestContext, Transport
 from ..index import PointId
+from ..pieces import join_pieces
 from ..writing import ConditionSlot, Effect, Hold, Listed, Question, Write
 from . import rest_touches, touches
 from .message import MilvusMessage
@@ -84,8 +85,8 @@ class MilvusWriting:
     def edit(self, operation: Operation, body: bytes, edits: Sequence[Edit], holds: Sequence[Hold]) -> bytes:
         """The body with other vectors, or with its expression held to some points: no write has both."""
         if operation.transport == "rest":
-            return edit_rest(body, edits)  # no condition is found in JSON
-        return edit_grpc(body, edits, [touches.hold(body, *one) for one in holds])
+            return join_pieces(edit_rest(body, edits))  # no condition is found in JSON
+        return join_pieces(edit_grpc(body, edits, [touches.hold(body, *one) for one in holds]))
 
     def find_owners(self, operation: Operation, request: Message) -> Sequence[Sequence[PointId]]:
         """The points of each slot of a write, row by row."""

@@ -10,7 +10,8 @@ import numpy as np
 import orjson
 
 from ..dialect import Edit, Role, ScoreKind, ScoreSlot, Slot, TextSlot, VectorSlot
-from ..json_spans import Value, read_number, read_string, replace_spans, write_floats
+from ..json_spans import Value, read_number, read_string, splice_spans, write_floats
+from ..pieces import Pieces
 from ..rows import check_rows, frozen_stack
 
 Place = tuple[tuple[int, int], ...]
@@ -89,8 +90,8 @@ def is_single(value: Value) -> bool:
     return members.keys() == {"indices", "values"}
 
 
-def edit_rest(body: bytes, edits: Sequence[Edit], beside: Sequence[tuple[int, int, bytes]] = ()) -> bytes:
-    """The text of a JSON message with its slots replaced, and `beside` them stretches (start, end, new).
+def edit_rest(body: bytes, edits: Sequence[Edit], beside: Sequence[tuple[int, int, bytes]] = ()) -> Pieces:
+    """The pieces of a JSON message with its slots replaced, and `beside` them stretches (start, end, new).
 
     Values that an edit does not change keep their digits. Raises ValueError for rows that do not fit their slot and
     for numbers that JSON cannot hold.
@@ -107,7 +108,7 @@ def edit_rest(body: bytes, edits: Sequence[Edit], beside: Sequence[tuple[int, in
         if isinstance(slot, VectorSlot) and np.array_equal(slot.rows, rows):
             continue
         replacements += [(*span, write_floats(row)) for span, row in zip(place, rows, strict=True)]
-    return replace_spans(body, replacements)
+    return splice_spans(body, replacements)
 
 
 def _write_score(slot: ScoreSlot, score: float) -> bytes:

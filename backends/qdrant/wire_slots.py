@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..dialect import Edit, Float32, Role, ScoreKind, ScoreSlot, Slot, TextSlot, VectorSlot
+from ..pieces import Pieces
 from ..rows import check_rows, frozen_stack
 from ..wire import (
     CLEARED,
@@ -27,8 +28,8 @@ from ..wire import (
     read_floats,
     read_text,
     read_uint,
-    rewrite,
     scan,
+    splice,
 )
 from .schema import SHAPES
 
@@ -130,8 +131,8 @@ class WireReader:
             self.slots.append(ScoreSlot(self.collection, field, score, ScorePlace(spans[-1]), kind))
 
 
-def edit_wire(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> bytes:
-    """The body of a gRPC message with its slots replaced, and what else is to be patched.
+def edit_wire(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) -> Pieces:
+    """The pieces of the body of a gRPC message with its slots replaced, and what else is to be patched.
 
     Raises ValueError for rows that do not fit their slot.
     """
@@ -143,7 +144,7 @@ def edit_wire(body: bytes, edits: Sequence[Edit], beside: Sequence[Patch] = ()) 
             patches += _patch_vector(body, slot, np.asarray(value))
         else:
             patches += _patch_text(slot, np.asarray(value))
-    return rewrite(body, patches)
+    return splice(body, patches)
 
 
 def _patch_vector(body: bytes, slot: VectorSlot, rows: Float32) -> list[Patch]:

@@ -10,6 +10,7 @@ import orjson
 
 from ..dialect import NO_CONTEXT, Edit, MalformedError, Message, Operation, RequestContext, Transport
 from ..index import PointId
+from ..pieces import join_pieces
 from ..wire import compile_shapes, read_text, root_span, scan
 from ..writing import ConditionSlot, Effect, Hold, Listed, Question, Write
 from . import conditions, rest_conditions, rest_touches, touches
@@ -99,8 +100,9 @@ class QdrantWriting:
     def edit(self, operation: Operation, body: bytes, edits: Sequence[Edit], holds: Sequence[Hold]) -> bytes:
         """The body with other vectors, and conditions held to some points."""
         if operation.transport == "grpc":
-            return edit_wire(body, edits, [hold_filter(*hold) for hold in holds])
-        return edit_rest(body, edits, [stretch for hold in holds for stretch in hold_json_filter(body, *hold)])
+            return join_pieces(edit_wire(body, edits, [hold_filter(*hold) for hold in holds]))
+        stretches = [stretch for hold in holds for stretch in hold_json_filter(body, *hold)]
+        return join_pieces(edit_rest(body, edits, stretches))
 
     def find_owners(self, operation: Operation, request: Message) -> Sequence[Sequence[PointId]]:
         """The point that each slot of a write belongs to; none for a multi-vector."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from qdrant_client import grpc as qdrant
 
@@ -207,6 +208,28 @@ def test_a_large_answer_arrives_whole(channel: Channel, recorded: Recorders) -> 
     recorded.grpc.answer = lambda call, context: large
     for method in (NATIVE, ADAPTED):
         assert channel.unary_unary(method)(BODIES[method], timeout=20) == large
+
+
+@pytest.mark.parametrize("model", ["new", "old"])
+def test_a_large_write_arrives_whole(model: str, channel: Channel, recorded: Recorders, adapter: Adapter) -> None:
+    rows = toy_vectors(6, 300, NEW if model == "new" else OLD)
+    sent, expected = qdrant.UpsertPoints(collection_name="docs"), qdrant.UpsertPoints(collection_name="docs")
+    for message, values in ((sent, rows), (expected, adapter.document.apply(rows) if model == "new" else rows)):
+        for at, row in enumerate(values):
+            vectors = qdrant.Vectors(vector=qdrant.Vector(dense=qdrant.DenseVector(data=row)))
+            message.points.add(
+                id=qdrant.PointId(num=at), vectors=vectors, payload={"text": qdrant.Value(string_value="x" * 9999)}
+            )
+    assert 1 << 20 < sent.ByteSize() < 1 << 22
+    channel.unary_unary("/qdrant.Points/Upsert")(
+        sent.SerializeToString(), metadata=(("x-embedding-model", model),), timeout=20
+    )
+    received = qdrant.UpsertPoints.FromString(recorded.grpc.last.body)
+    for found, wanted in zip(received.points, expected.points, strict=True):
+        data = found.vectors.vector.dense.data
+        np.testing.assert_allclose(data, wanted.vectors.vector.dense.data, rtol=0, atol=1e-6)
+        wanted.vectors.vector.dense.data[:] = data
+    assert received == expected
 
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])

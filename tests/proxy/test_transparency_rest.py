@@ -114,6 +114,27 @@ def test_compressed_requests_are_read_and_mapped(
     assert recorded.rest.last.values("content-encoding") == []
 
 
+@pytest.mark.parametrize("model", ["new", "old"])
+def test_a_large_write_arrives_whole_and_says_its_length(
+    model: str, client: httpx.Client, recorded: Recorders, adapter: Adapter
+) -> None:
+    vector = toy_vectors(5, 1, NEW if model == "new" else OLD)
+    points = [{"id": at, "vector": vector[0].tolist(), "payload": {"text": "é" * 4000}} for at in range(200)]
+    body = json.dumps({"points": points}, ensure_ascii=False).encode()
+    assert MIB < len(body) < 4 * MIB
+    client.put("/collections/docs/points", content=body, headers={**JSON, "x-embedding-model": model})
+    received = recorded.rest.last
+    assert received.values("content-length") == [str(len(received.body))]
+    assert received.values("transfer-encoding") == []
+    if model == "old":
+        assert received.body == body
+        return
+    found = json.loads(received.body)["points"]
+    expected = np.repeat(adapter.document.apply(vector), 200, axis=0)
+    np.testing.assert_allclose([point.pop("vector") for point in found], expected, rtol=0, atol=1e-6)
+    assert found == [{key: value for key, value in point.items() if key != "vector"} for point in points]
+
+
 def test_compressed_requests_that_need_no_change_pass_compressed(client: httpx.Client, recorded: Recorders) -> None:
     body = gzip.compress(json.dumps({"query": toy_vectors(3, 1, OLD)[0].tolist()}).encode())
     client.post(
