@@ -6,7 +6,7 @@ apart: the database lists the points first, and the write is then held to those,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -90,6 +90,8 @@ class WriteCodec(Protocol):
 
     around: Sequence[tuple[Transport, str]]
     """Path templates below which a method that nobody knows yet may change a collection."""
+    told_by_status: Collection[str]
+    """Names of writes of points whose answer's status says all of their end, so that its body need not be read."""
 
     def find_names(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT

@@ -12,7 +12,14 @@ from .errors import BodyTooLarge, MalformedRequest
 from .framing import unpack
 
 # OK, and what a database says before it has begun. Any other status may come while it still works on the write.
-_DECIDED: Final = frozenset({"0", "3", "5", "6", "7", "9", "11", "12", "16"})
+_DECIDED: Final = frozenset({0, 3, 5, 6, 7, 9, 11, 12, 16})
+
+
+def is_decided(operation: Operation, status: int) -> bool:
+    """Whether an answer's status, gRPC's or HTTP's, means that nothing of its write is still to happen."""
+    if operation.transport == "grpc":
+        return status in _DECIDED
+    return status < 500 and status != 408
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +37,8 @@ class Ending:
     def has_ended(self) -> bool:
         """Whether the status means that nothing of the write is still to happen, once earlier answers' writes have."""
         if self.operation.transport == "grpc":
-            return self.grpc in _DECIDED
-        return self.http < 500 and self.http != 408
+            return self.grpc.isdecimal() and is_decided(self.operation, int(self.grpc))
+        return is_decided(self.operation, self.http)
 
     def is_settled(self, codec: ReadCodec | None) -> bool:
         """Whether the write has certainly ended.

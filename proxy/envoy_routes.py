@@ -55,6 +55,12 @@ def build_routes(
         ]
     if names:
         routes += [
+            {"match": match, "route": actions[operation.transport], "typed_per_filter_config": _SWITCH_ON}
+            for operation in _fast_writes(dialect)
+            if operation.transport in actions
+            for match in _match_operation(operation, sorted(names))
+        ]
+        routes += [
             {"match": match, "route": actions[transport], "typed_per_filter_config": _FULL_ROUTE}
             for transport, match in _match_all(dialect, sorted(names))
             if transport in actions
@@ -77,6 +83,14 @@ def _route_action(cluster: str) -> dict[str, Any]:
         "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # 0: as long as the client's own deadline says
         "retry_policy": _SAFE_RETRIES,
     }
+
+
+def _fast_writes(dialect: Dialect) -> list[Operation]:
+    """Writes without vectors that the fast path journals as well."""
+    if dialect.reading is None or dialect.writing is None:
+        return []
+    told = dialect.writing.told_by_status
+    return [operation for operation in dialect.reading.others if operation.writes and operation.name in told]
 
 
 def _match_all(dialect: Dialect, names: list[str]) -> Iterator[tuple[Transport, dict[str, Any]]]:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,10 +23,12 @@ from crossfade.backends.pieces import join_pieces
 from .driver import check_job, read_message
 from .envoy_clusters import channel_name
 from .exchange import Float32, Plan, find_foreign, plan_request
+from .fastcalls import Alike, Arrival, Arrived, Item, Sent
+from .fastfailure import answer_failure
+from .fastwrites import FastWrites, Passage
 from .framing import pack_pieces
 from .keys import Known, read_key, selected_headers
 from .native import load_filter
-from .rescue import form_rescue, grpc_status, told
 from .routing import Snapshot
 from .templates import Template, fill_templates, make_template, read_together
 
@@ -43,42 +45,6 @@ log = logging.getLogger("crossfade.fastpath")
 _opened: set[str] = set()
 
 
-Arrived = tuple["Call", bytes, bytes]
-"""A call, its key and its body."""
-
-
-class Alike(NamedTuple):
-    """A request that fits a template."""
-
-    call: Call
-    key: bytes
-    known: Known
-    template: Template
-    body: bytes
-
-
-class Sent(NamedTuple):
-    """What is remembered of a request until it has ended: its query vectors, for what is observed of them."""
-
-    operation: Operation
-    done: str
-    plan: Plan | None
-    template: Template | None = None
-    row: Float32 | None = None
-
-
-class Item(NamedTuple):
-    """A request on its way through a batch, and where the mapped rows of its jobs will be found."""
-
-    call: Call
-    known: Known
-    message: Message
-    plan: Plan
-    body: bytes
-    began: float
-    places: list[tuple[int, int, int]]  # of each job with a map: the map's number, first row and last
-
-
 class FastPath:
     """The calls of one listener, on its event loop."""
 
@@ -90,6 +56,7 @@ class FastPath:
         self._selection = b""
         self._known: dict[bytes, Known] = {}
         self._loop = asyncio.get_running_loop()
+        self._writes = FastWrites(worker, self._loop)
         self._loop.add_reader(self._channel.fileno(), self._take)
         self._switch(worker.live.snapshot)
         self._channel.attend(True)
@@ -110,7 +77,7 @@ class FastPath:
         others: list[Arrived] = []
         for call, key, body in self._channel.take(_MOST_CALLS):
             if key is None:
-                self._loop.call_soon(self._fail, call, body)
+                self._loop.call_soon(answer_failure, self._worker, call, body)
                 continue
             known = self._known.get(key)
             template = None if known is None else self._find_template(known, body)
@@ -146,7 +113,7 @@ class FastPath:
             row = rows[at : at + 1]
             self._sample(template, row, snapshot)
             sent = Sent(known.operation, template.done, None, template, row)
-            if not call.forward(known.cluster, bodies[at], True, template.mark, sent):
+            if not call.forward(known.cluster, bodies[at], True, template.mark, sent, False):
                 self._count(known.operation, "cancelled")
         worker.tally.latency["detect"].observe(planned - began, len(together))
         worker.tally.latency["map"].observe(perf_counter() - planned, len(together))
@@ -179,7 +146,7 @@ class FastPath:
                 self._end(item, mapped, snapshot)
             except Exception:
                 log.exception("%s failed on the fast path", item.known.operation.name)
-                item.call.hand_on()
+                item.hand_on()
 
     def _begin(
         self, call: Call, key: bytes, body: bytes, snapshot: Snapshot, maps: dict[int, tuple[Map, list[Float32]]]
@@ -189,11 +156,35 @@ class FastPath:
         known = self._known.get(key) or self._learn(key, snapshot)
         if known is None:
             return None
-        worker, limits = self._worker, snapshot.config.limits
-        message = read_message(worker, known.operation, known.path, body, known.context, limits.body)
-        if message.unsettled or (snapshot.migrations and _migrates(message, snapshot)):
+        if not known.guarded:
+            return self._plan(Arrival(call, known, body, began), None, snapshot, maps)
+        passage = self._writes.admit(known, body, snapshot)
+        if passage is None:
             return None
-        plan = plan_request(message, known.declared, snapshot)
+        item = None
+        try:
+            item = self._plan(Arrival(call, known, body, began), passage, snapshot, maps)
+        finally:
+            if item is None:
+                passage.drop()
+        return item
+
+    def _plan(
+        self,
+        arrival: Arrival,
+        passage: Passage | None,
+        snapshot: Snapshot,
+        maps: dict[int, tuple[Map, list[Float32]]],
+    ) -> Item | None:
+        call, known, body, began = arrival
+        worker, limits = self._worker, snapshot.config.limits
+        message, plan = None, Plan()
+        if known.carries:
+            message = read_message(worker, known.operation, known.path, body, known.context, limits.body)
+            migrates = passage is None and snapshot.migrations and _migrates(message, snapshot)
+            if message.unsettled or migrates:
+                return None
+            plan = plan_request(message, known.declared, snapshot)
         if plan.reads_answer or plan.texts or plan.rows > limits.inline_rows:
             return None
         places = []
@@ -204,7 +195,7 @@ class FastPath:
                 start = sum(map(len, waiting))
                 waiting.append(rows)
                 places.append((id(job.map), start, start + len(rows)))
-        return Item(call, known, message, plan, body, began, places)
+        return Item(call, known, message, plan, body, began, places, passage)
 
     def _learn(self, key: bytes, snapshot: Snapshot) -> Known | None:
         """Read a key; None where its requests are always the full route's."""
@@ -217,7 +208,7 @@ class FastPath:
 
     def _end(self, item: Item, mapped: dict[int, Float32 | None], snapshot: Snapshot) -> None:
         """Write the mapped rows into a request and send it on."""
-        call, known, message, plan, body, began, places = item
+        call, known, message, plan, body, began, places, passage = item
         planned = perf_counter()
         latency = self._worker.tally.latency
         edits: list[Edit] = list(plan.scores)
@@ -226,51 +217,54 @@ class FastPath:
         for job, (number, start, end) in zip(jobs, places, strict=True):
             product = mapped[number]
             if product is None:
-                call.hand_on()
+                item.hand_on()
                 return
             rows = product[start:end]
             edits.extend(job.edits(rows))
-        sent = join_pieces(pack_pieces(message.pieces(edits), known.operation.transport)) if edits else body
+        sent = body
+        if edits and message is not None:
+            sent = join_pieces(pack_pieces(message.pieces(edits), known.operation.transport))
         mark = plan.mark
         done = mark.partition(";")[0] if mark else "passed"
+        if passage is not None and passage.view is not None:
+            mark = f"{mark or 'passed'}; captured"
         told = mark.encode("latin-1", "replace") if mark and snapshot.config.answers.mark else None
-        if rows is not None and snapshot.config.detect.fingerprint in _SAMPLED and known.templates.pay():
-            template = make_template(body, sent, plan, rows, self._schemas_of(message), told, done)
-            if template is not None:
-                known.templates.keep(template)
-        if not call.forward(known.cluster, sent, bool(edits), told, Sent(known.operation, done, plan)):
+        token = Sent(known.operation, done, plan, passage=passage)
+        if passage is not None:
+            natives = self._writes.find_natives(passage, known, message, plan, edits)
+            self._writes.capture(call, passage, known, sent, bool(edits), told, token, natives)
+        elif not call.forward(known.cluster, sent, bool(edits), told, token, False):
             self._count(known.operation, "cancelled")
         latency["detect"].observe(planned - began)
         if edits:
             latency["map"].observe(perf_counter() - planned)
+        if message is not None and rows is not None:
+            self._keep_template(item, message, sent, rows, told, snapshot)
+
+    def _keep_template(
+        self, item: Item, message: Message, sent: bytes, rows: Float32, told: bytes | None, snapshot: Snapshot
+    ) -> None:
+        """Remember how a request was changed, for others that differ in their vector alone."""
+        known = item.known
+        if item.passage is not None or snapshot.config.detect.fingerprint not in _SAMPLED or not known.templates.pay():
+            return
+        done = (item.plan.mark or "passed").partition(";")[0]
+        template = make_template(item.body, sent, item.plan, rows, self._schemas_of(message), told, done)
+        if template is not None:
+            known.templates.keep(template)
 
     def _schemas_of(self, message: Message) -> tuple[tuple[str, Schema | None], ...]:
         """What a message was read by, where it does not say everything itself."""
         schemas = self._worker.schemas
         return () if schemas.codec is None else tuple((name, schemas.find(name)) for name in message.collections)
 
-    def _fail(self, call: Call, reason: bytes) -> None:
-        """Answer a call that the upstream did not answer, or not to the end."""
-        if call.gone:
-            return
-        operation = call.token.operation
-        transport = operation.transport
-        worker = self._worker
-        error = worker.target(worker.live.snapshot, transport).down(reason.decode("utf-8", "replace"))
-        worker.tally.errors[operation.name, error.label] += 1
-        if call.started:
-            trailers = tuple(grpc_status(error.grpc_code, told(error))) if transport == "grpc" else None
-            call.answer((), b"", trailers)
-            return
-        rescue = form_rescue(worker.dialect, operation, transport, error)
-        headers = ((b":status", str(rescue.status).encode()), *rescue.headers)
-        call.answer(headers, rescue.body, None if rescue.trailers is None else tuple(rescue.trailers))
-
     def settle(self) -> None:
         """Count the calls that have ended."""
         worker = self._worker
         observes = worker.live.snapshot.config.detect.observe
-        for (operation, done, plan, template, row), outcome, seconds in self._channel.finished():
+        for (operation, done, plan, template, row, passage), outcome, seconds, status in self._channel.finished():
+            if passage is not None:
+                passage.end(-1 if outcome == _BROKEN_OFF else status)
             if outcome == _BROKEN_OFF:
                 self._count(operation, "cancelled")
                 continue

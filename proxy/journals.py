@@ -32,12 +32,15 @@ class Journals:
         """The journal, once it is open."""
         return None if self._opened is None else self._opened[1]
 
+    def ready(self, config: Config) -> Journal | None:
+        """The journal of a configuration, if it is open."""
+        opened = self._opened
+        return opened[1] if opened is not None and opened[0] == journal_url(config) else None
+
     async def get(self, config: Config) -> Journal:
         """The journal of a configuration. Raises MigrationStorageError."""
-        opened = self._opened
-        if opened is not None and opened[0] == journal_url(config):
-            return opened[1]
-        return await asyncio.to_thread(self._open, journal_url(config))
+        journal = self.ready(config)
+        return journal if journal is not None else await asyncio.to_thread(self._open, journal_url(config))
 
     def _open(self, url: str) -> Journal:
         with self._lock:

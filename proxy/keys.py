@@ -29,6 +29,8 @@ class Known(NamedTuple):
     declared: Declared
     cluster: bytes
     templates: Templates
+    carries: bool = True  # vectors
+    guarded: bool = False  # a write that a migration may have to know of
 
 
 def selected_headers(dialect: Dialect, config: Config) -> list[bytes]:
@@ -50,12 +52,26 @@ def read_key(key: bytes, worker: Worker, listening: Transport | None, snapshot: 
     path, _, query = target.partition("?")
     named = dict(line.split(": ", 1) for line in lines if line)
     transport = listening or ("grpc" if named["content-type"].startswith("application/grpc") else "rest")
-    operation = worker.dialect.find_operation(transport, method, path)
+    carrying = worker.dialect.find_operation(transport, method, path)
+    operation = carrying or _find_write(worker, transport, method, path, snapshot)
     if operation is None or operation.describes:
         return None
-    if operation.writes and snapshot.watches:
-        return None  # a migration has to know when it has ended
+    guarded = operation.writes and snapshot.watches
+    writing = worker.dialect.writing
+    if guarded and (writing is None or operation.name not in writing.told_by_status):
+        return None
     context = RequestContext(named, snapshot.config.detect.param, worker.schemas.find, query)
     declared = read_declared(named, snapshot.config.detect)
     cluster = cluster_name(worker.target(snapshot, transport).upstream, transport, snapshot.epoch)
-    return Known(operation, path, context, declared, cluster.encode(), Templates())
+    return Known(
+        operation, path, context, declared, cluster.encode(), Templates(), carrying is not None, guarded=guarded
+    )
+
+
+def _find_write(worker: Worker, transport: Transport, method: str, path: str, snapshot: Snapshot) -> Operation | None:
+    """A write without vectors, which comes here only while a migration may have to know of it."""
+    reading = worker.dialect.reading
+    if reading is None or not snapshot.watches:
+        return None
+    other = reading.find_other(transport, method, path)
+    return other if other is not None and other.writes else None

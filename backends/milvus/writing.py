@@ -6,7 +6,7 @@ tells them in its answer, of an upsert too: it stores the point under a new one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from ..dialect import NO_CONTEXT, Edit, Message, Operation, RequestContext, Transport
@@ -63,6 +63,7 @@ class MilvusWriting:
     """See writing.WriteCodec."""
 
     around: Sequence[tuple[Transport, str]] = (("grpc", f"{SERVICE}/"),)
+    told_by_status: Collection[str] = ()  # Milvus tells failures inside of its answers
 
     def find_names(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -68,6 +68,7 @@ class QdrantWriting:
     """See writing.WriteCodec."""
 
     around: Sequence[tuple[Transport, str]] = (("grpc", "/qdrant.Points/"), ("rest", "/collections/{collection}"))
+    told_by_status: Collection[str] = _POINTS
 
     def find_names(
         self, operation: Operation, path: str, body: bytes, context: RequestContext = NO_CONTEXT

@@ -35,6 +35,20 @@ static const Header *find(const Header *headers, size_t count, const char *name)
   return NULL;
 }
 
+static int read_number(const Header *header) {
+  int number = 0;
+  for (size_t i = 0; i < header->value_length; i++) {
+    if (header->value[i] < '0' || header->value[i] > '9' || number > 1000) return -1;
+    number = number * 10 + (header->value[i] - '0');
+  }
+  return header->value_length > 0 ? number : -1;
+}
+
+void note_status(Call *call, const Header *headers, size_t count) {
+  const Header *status = find(headers, count, call->grpc ? "grpc-status" : ":status");
+  if (status != NULL) call->status = read_number(status);
+}
+
 static bool is_returned(const Header *header) {
   return !is_named(header, "x-envoy-upstream-service-time") && !is_named(header, "transfer-encoding") &&
          !is_named(header, "connection");
@@ -105,6 +119,7 @@ void HOOK(http_filter_http_stream_headers)(void *envoy, void *module, uint64_t s
     return;
   }
   note_answered(call);
+  note_status(call, headers, count);
   call->held = copy_returned(call, headers, count, &call->held_count);
   if (call->held == NULL) {
     relay_failure(call, text("out of memory"));
@@ -147,6 +162,7 @@ void HOOK(http_filter_http_stream_trailers)(void *envoy, void *module, uint64_t 
     return;
   }
   call->completed = true;
+  note_status(call, trailers, count);
   begin_answer(call, envoy, false);
   CALLBACK(http_send_response_trailers)(envoy, trailers, count);
 }

@@ -40,6 +40,7 @@ struct Call {
   /* What Python says: written before the scheduler is told. */
   Decision decision;
   bool drops_encoding;
+  bool tells;                 /* Python is woken when it has finished */
   Buffer cluster, sent, mark; /* to forward it; a mark that is NULL is none */
   Buffer answer;              /* to answer it, with its headers and trailers */
   Header *headers, *trailers;
@@ -51,6 +52,7 @@ struct Call {
   /* Envoy's thread alone. */
   State state;
   bool grpc, started, failing, completed, carried;
+  int status; /* of the upstream's answer, the gRPC one where it has one; -1: none was seen */
   uint64_t sent_at, answered_after; /* nanoseconds */
   Header *held;                     /* the answer's beginning, until more of it comes */
   char *held_data;
@@ -59,7 +61,7 @@ struct Call {
 
 struct Channel {
   char name[64];
-  int wake; /* an eventfd, readable while calls wait */
+  int wake; /* an eventfd, readable while calls wait, or have finished whose end is to be told */
   pthread_mutex_t lock;
   bool signalled;
   _Atomic bool attended; /* somebody in Python takes calls; where nobody does, all are handed on */
@@ -73,6 +75,7 @@ Channel *channel_open(const char *name, size_t length); /* the same one for the 
 void channel_ask(Call *call);                           /* Envoy's thread */
 void channel_finish(Call *call);                        /* Envoy's thread; hands its hold over */
 Outcome call_outcome(const Call *call);
+void note_status(Call *call, const Header *headers, size_t count);
 void call_free(Call *call); /* with the interpreter's lock, or before Python was ever asked */
 
 static inline Buffer text(const char *value) {

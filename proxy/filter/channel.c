@@ -30,6 +30,15 @@ Channel *channel_open(const char *name, size_t length) {
   return channel;
 }
 
+/* Wake Python's event loop, once until it has looked. */
+static void wake_and_unlock(Channel *channel) {
+  bool wakes = !channel->signalled;
+  channel->signalled = true;
+  pthread_mutex_unlock(&channel->lock);
+  uint64_t one = 1;
+  if (wakes && write(channel->wake, &one, sizeof one) < 0) abort(); /* an eventfd takes a 1 unless it is closed */
+}
+
 void channel_ask(Call *call) {
   Channel *channel = call->channel;
   call->holders++;
@@ -40,11 +49,7 @@ void channel_ask(Call *call) {
   else
     channel->last_arrived->next_arrived = call;
   channel->last_arrived = call;
-  bool wakes = !channel->signalled;
-  channel->signalled = true;
-  pthread_mutex_unlock(&channel->lock);
-  uint64_t one = 1;
-  if (wakes && write(channel->wake, &one, sizeof one) < 0) abort(); /* an eventfd takes a 1 unless it is closed */
+  wake_and_unlock(channel);
 }
 
 void channel_finish(Call *call) {
@@ -56,7 +61,10 @@ void channel_finish(Call *call) {
   else
     channel->last_finished->next_finished = call;
   channel->last_finished = call;
-  pthread_mutex_unlock(&channel->lock);
+  if (call->tells)
+    wake_and_unlock(channel);
+  else
+    pthread_mutex_unlock(&channel->lock);
 }
 
 Outcome call_outcome(const Call *call) {

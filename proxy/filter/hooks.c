@@ -16,6 +16,7 @@ void *HOOK(http_filter_new)(void *config, void *envoy) {
   if (call == NULL) return NULL;
   call->channel = config;
   call->holders = 1;
+  call->status = -1;
   return call;
 }
 

@@ -44,9 +44,9 @@ static PyObject *keep(PyObject *value) {
 static Buffer bytes_of(PyObject *value) { return (Buffer){PyBytes_AsString(value), (size_t)PyBytes_Size(value)}; }
 
 static PyObject *call_forward(PyObject *self, PyObject *const *given, Py_ssize_t count) {
-  if (count != 5 || !PyBytes_Check(given[0]) || !PyBytes_Check(given[1]) ||
+  if (count != 6 || !PyBytes_Check(given[0]) || !PyBytes_Check(given[1]) ||
       !(given[3] == Py_None || PyBytes_Check(given[3]))) {
-    PyErr_SetString(PyExc_TypeError, "forward(cluster: bytes, body: bytes, drops_encoding: bool, mark: bytes | None, token)");
+    PyErr_SetString(PyExc_TypeError, "forward(cluster: bytes, body: bytes, drops_encoding: bool, mark: bytes | None, token, tells: bool)");
     return NULL;
   }
   Call *call = ((CallObject *)self)->call;
@@ -62,6 +62,7 @@ static PyObject *call_forward(PyObject *self, PyObject *const *given, Py_ssize_t
   call->drops_encoding = given[2] == Py_True;
   if (given[3] != Py_None) call->mark = bytes_of(given[3]);
   call->token = keep(given[4]);
+  call->tells = given[5] == Py_True;
   return decide(call, FORWARD);
 }
 
@@ -196,7 +197,7 @@ static PyObject *channel_finished(PyObject *self, PyObject *unused) {
   while (call != NULL) {
     Call *next = call->next_finished;
     if (call->token != NULL && call_outcome(call) != NOT_OURS) {
-      PyObject *one = Py_BuildValue("Oid", call->token, call_outcome(call), (double)call->answered_after / 1e9);
+      PyObject *one = Py_BuildValue("Oidi", call->token, call_outcome(call), (double)call->answered_after / 1e9, call->status);
       if (one == NULL || finished == NULL || PyList_Append(finished, one) < 0) abort();
       Py_DecRef(one);
     }
@@ -276,7 +277,7 @@ static PyMethodDef channel_methods[] = {
     {"fileno", channel_fileno, METH_NOARGS, "Readable while calls wait."},
     {"attend", channel_attend, METH_VARARGS, "Say whether calls are taken; while they are not, all are handed on."},
     {"take", channel_take, METH_VARARGS, "Up to so many calls that wait."},
-    {"finished", channel_finished, METH_NOARGS, "(token, outcome, seconds) of each forwarded call that has ended."},
+    {"finished", channel_finished, METH_NOARGS, "(token, outcome, seconds, status) of each forwarded call that has ended."},
     {"select", channel_select, METH_VARARGS, "Say which headers keys are made of; the number that such keys begin with."},
     {NULL, NULL, 0, NULL}};
 static PyType_Slot channel_slots[] = {{Py_tp_dealloc, channel_dealloc}, {Py_tp_methods, channel_methods}, {0, NULL}};

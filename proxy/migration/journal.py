@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     RowMapping,
     Select,
     and_,
@@ -91,20 +90,31 @@ class Journal:
         natives: Mapping[PointId, Native] | None = None,
     ) -> Mark:
         """Announce a write that touches these points, durably; marks that wait together share one commit."""
+        return await self._wait(self.announce(migration, keys, writer, natives), migration)
+
+    def announce(
+        self,
+        migration: str,
+        keys: Sequence[PointId],
+        writer: str,
+        natives: Mapping[PointId, Native] | None = None,
+    ) -> Future[int]:
+        """The same for those who do not wait: the mark's number, once it is on stable storage."""
         rows = list(dict.fromkeys(map(write_key, keys)))
-        given = {write_key(point): native for point, native in (natives or {}).items()}
-        return await self._announce(
-            partial(journal_rows.insert_mark, migration, rows, writer, given, self.clock()), migration
-        )
+        return self._submit(migration, rows, writer, natives)
 
     async def mark_all(self, migration: str, writer: str, natives: Mapping[PointId, Native] | None = None) -> Mark:
         """Announce a change that may touch any point: a restored snapshot, a filter that cannot be resolved."""
-        given = {write_key(point): native for point, native in (natives or {}).items()}
-        work = partial(journal_rows.insert_mark, migration, [ALL], writer, given, self.clock())
-        return await self._announce(work, migration)
+        return await self._wait(self._submit(migration, [ALL], writer, natives), migration)
 
-    async def _announce(self, work: Callable[[Connection], int], migration: str) -> Mark:
-        committed = self._committer.submit(work, durable=True)
+    def _submit(
+        self, migration: str, rows: Sequence[str], writer: str, natives: Mapping[PointId, Native] | None
+    ) -> Future[int]:
+        given = {write_key(point): native for point, native in (natives or {}).items()}
+        work = partial(journal_rows.insert_mark, migration, rows, writer, given, self.clock())
+        return self._committer.submit(work, durable=True)
+
+    async def _wait(self, committed: Future[int], migration: str) -> Mark:
         try:
             return Mark(migration, await asyncio.shield(asyncio.wrap_future(committed)))
         except asyncio.CancelledError:  # the caller has gone and forwards nothing: its mark must not stay open

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -16,6 +16,8 @@ import qdrant_client.grpc as qdrant
 from starlette.responses import Response
 
 from crossfade.backends.index import PointId
+from crossfade.proxy.native import filter_module
+from crossfade.proxy.rundir import read_workers
 from crossfade.proxy.term import TERM, write_term
 from tests.backends.qdrant_writes import (
     FILTER,
@@ -34,6 +36,7 @@ from tests.backends.qdrant_writes import (
 from tests.proxy.capture_stage import ALL, Stage, open_stage, wait_closed
 from tests.proxy.recording import GrpcCall, Recorders, RestCall
 from tests.proxy.serving import wait_until
+from tests.proxy.test_serve_lifecycle import sample
 
 LISTED: list[PointId] = [*range(1, 12), "c2a1a7d0-9d2e-4b8e-9f0a-5d1f6f5b7c12"]
 REST_PATHS = {
@@ -301,6 +304,118 @@ def test_the_database_s_own_refusal_of_a_filter_reaches_the_client_and_nothing_i
     assert "Index required but not found; nothing was written" in answer.json()["status"]["error"]
     assert [call.path for call in recorded.rest.calls] == ["/collections/docs/points/delete"]
     assert stage.marked() == (frozenset(), frozenset())
+
+
+def routed(stage: Stage) -> dict[str, float]:
+    metrics = stage.serving.metrics()
+    return {route: sample(metrics, "crossfade_routed_requests_total", route=route) for route in ("fast", "full")}
+
+
+@pytest.mark.skipif(filter_module() is None, reason="the filter was not built here: no C compiler at installation")
+def test_writes_that_need_no_more_than_a_mark_are_journalled_on_the_fast_path(stage: Stage) -> None:
+    rest = f"{stage.serving.rest}/collections"
+
+    def fast() -> None:
+        for name in (*SELECTED, "Upsert", "UpdateVectors"):
+            message = wire_write(name, "ids") if name in SELECTED else vectors_of(name)
+            send(stage, name, message)
+            message.collection_name = "elsewhere"
+            send(stage, name, message)
+        httpx.post(f"{rest}/docs/points/delete", json={"points": [1]})
+
+    def full() -> None:
+        send(stage, "Delete", wire_write("Delete", "filter"))
+        httpx.post(f"{rest}/others/points/delete", json={"points": [1]})  # in Python's way on neither route
+
+    fast()  # the first one opens the journal, which is the full route's
+    time.sleep(1.1)  # until what other tests asked has been counted
+    check_routes(stage, fast, {"fast": 2 * (len(SELECTED) + 2) + 1.0, "full": 0.0})
+    check_routes(stage, full, {"fast": 0.0, "full": 1.0})
+
+
+def check_routes(stage: Stage, act: Callable[[], None], grown: dict[str, float]) -> None:
+    before = routed(stage)
+    act()
+    wait_until(lambda: {one: routed(stage)[one] - before[one] for one in before} == grown, 5, f"counted: {grown}")
+
+
+def vectors_of(name: str) -> Any:
+    """Two points with vectors of the old model."""
+    made = qdrant.UpsertPoints if name == "Upsert" else qdrant.UpdatePointVectors
+    message = made(collection_name="docs", wait=True)
+    for one in (1, 2):
+        vectors = qdrant.Vectors(vector=qdrant.Vector(dense=qdrant.DenseVector(data=[0.5] * 16)))
+        message.points.add(id=point_id(one), vectors=vectors)
+    return message
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAVAILABLE])
+def test_a_refusal_ends_a_write_and_a_failure_does_not(
+    status: grpc.StatusCode, stage: Stage, recorded: Recorders
+) -> None:
+    def fail(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
+        context.abort(status, "no")
+        raise AssertionError
+
+    recorded.grpc.answer = fail
+    with pytest.raises(grpc.RpcError):
+        send(stage, "Delete", wire_write("Delete", "ids"))
+    wait_closed(stage, list(CANONICAL))
+    assert bool(stage.settles()) == (status is grpc.StatusCode.UNAVAILABLE)
+
+
+def test_a_write_whose_client_goes_away_keeps_its_mark_until_it_must_have_ended(
+    stage: Stage, recorded: Recorders
+) -> None:
+    gone = threading.Event()
+
+    def linger(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
+        gone.wait(10)
+        return b""
+
+    recorded.grpc.answer = linger
+    with stage.serving.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/qdrant.Points/Delete")(wire_write("Delete", "ids").SerializeToString(), timeout=0.5)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_closed(stage, list(CANONICAL))
+    assert stage.settles()
+    gone.set()
+
+
+@pytest.mark.parametrize("collection", ["docs", "elsewhere"])
+def test_a_worker_has_seen_a_change_once_writes_that_began_before_it_have_ended(
+    collection: str, stage: Stage, recorded: Recorders
+) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def linger(call: GrpcCall, context: grpc.ServicerContext) -> bytes:
+        arrived.set()
+        go_on.wait(10)
+        return b""
+
+    recorded.grpc.answer = linger
+    message = wire_write("Delete", "ids")
+    message.collection_name = collection
+    threads = [threading.Thread(target=send, args=(stage, "Delete", message))]
+    threads[0].start()
+    assert arrived.wait(10)
+    assert stage.record is not None
+    before = stage.record.version
+    threads.append(threading.Thread(target=stage.change, kwargs={"shadow": float(len(collection))}))
+    threads[1].start()
+
+    def seen() -> list[int]:
+        stated: Any = read_workers(stage.run_dir)[stage.serving.worker_pids()[0]]
+        assert stage.record is not None
+        part = stated["migrations"] if collection == "docs" else stated["strange"]
+        return [part[stage.record.id], stated["migrations"][stage.record.id]]
+
+    time.sleep(0.5)
+    assert seen()[0] == before
+    go_on.set()
+    wait_until(lambda: seen() == [before + 1] * 2, 5, "the worker has seen it")
+    for thread in threads:
+        thread.join()
 
 
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
