@@ -265,6 +265,8 @@ class FastPath:
         for (operation, done, plan, template, row, passage), outcome, seconds, status in self._channel.finished():
             if passage is not None:
                 passage.end(-1 if outcome == _BROKEN_OFF else status)
+                if passage.mark is not None:
+                    worker.tally.latency["journal"].observe(passage.marked_after)
             if outcome == _BROKEN_OFF:
                 self._count(operation, "cancelled")
                 continue

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from .database import writing
+from .database import Desk
 
 Result = TypeVar("Result")
 _TOGETHER = 1024  # pieces of work in one transaction
@@ -32,6 +32,7 @@ class Committer:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
+        self._desk = Desk(engine)
         self._queue: SimpleQueue[_Piece | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -50,7 +51,7 @@ class Committer:
         """Do what waits, then end the thread and close the database."""
         self._queue.put(None)
         self._thread.join()
-        self.engine.dispose()
+        self._desk.clear()
 
     def _run(self) -> None:
         while True:
@@ -68,7 +69,7 @@ class Committer:
         if not pieces:
             return
         try:
-            with writing(self.engine, durable=any(piece.durable for piece in pieces)) as connection:
+            with self._desk.writing(durable=any(piece.durable for piece in pieces)) as connection:
                 results = [piece.work(connection) for piece in pieces]
         except Exception as error:  # it belongs to whoever waits, and the thread has to go on
             down = isinstance(
@@ -78,7 +79,7 @@ class Committer:
                 for piece in pieces:
                     self._commit([piece])
                 return
-            self.engine.dispose()  # a connection from a disk that could not be written stays read-only for ever
+            self._desk.clear()
             for piece in pieces:
                 piece.done.set_exception(error)
             return

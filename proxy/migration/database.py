@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -190,7 +190,13 @@ def _set_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    _run_sqlite(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _run_sqlite(connection: Connection, statement: str) -> None:
+    """By SQLite's own connection: what SQLAlchemy does around a statement takes longer than a whole transaction."""
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute(statement)
 
 
 @contextmanager
@@ -209,15 +215,59 @@ def writing(engine: Engine, *, durable: bool = True, alone: bool = False) -> Ite
     """
     with explained(engine), engine.connect().execution_options(**{_WRITES: True}) as connection:
         if engine.dialect.name == "sqlite":
-            cursor = connection.connection.cursor()  # outside of a transaction, where alone SQLite takes it
-            cursor.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            cursor.close()
+            _set_durable(connection, durable)
         with connection.begin():
             if engine.dialect.name == "postgresql" and not durable:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
             if alone:
                 _stand_alone(connection)
             yield connection
+
+
+def _set_durable(connection: Connection, durable: bool) -> None:
+    """Outside of a transaction, where alone SQLite takes it."""
+    _run_sqlite(connection, f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+
+class Desk:
+    """Writing transactions of one thread, which on SQLite keeps its connection: getting one takes half of a mark."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._kept: Connection | None = None
+        self._durable: bool | None = None
+
+    @contextmanager
+    def writing(self, *, durable: bool) -> Iterator[Connection]:
+        """See `writing`; what has raised leaves no connection behind."""
+        if self.engine.dialect.name != "sqlite":
+            with writing(self.engine, durable=durable) as connection:
+                yield connection
+            return
+        try:
+            with explained(self.engine):
+                kept = self._keep(durable)
+                with kept.begin():
+                    yield kept
+        except BaseException:
+            self.clear()
+            raise
+
+    def _keep(self, durable: bool) -> Connection:
+        if self._kept is None:
+            self._kept = self.engine.connect().execution_options(**{_WRITES: True})
+        if durable is not self._durable:
+            _set_durable(self._kept, durable)
+            self._durable = durable
+        return self._kept
+
+    def clear(self) -> None:
+        """Close what is kept: a connection from a disk that could not be written stays read-only for ever."""
+        kept, self._kept, self._durable = self._kept, None, None
+        if kept is not None:
+            kept.invalidate()
+            kept.close()
+        self.engine.dispose()
 
 
 def _stand_alone(connection: Connection) -> None:

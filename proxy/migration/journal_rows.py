@@ -4,6 +4,7 @@ connection, to be done in a transaction with others."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,18 +108,20 @@ def add_keys(mark: Mark, keys: Sequence[str], now: float, connection: Connection
     """Mark keys as touched by a write."""
     if not keys:
         return
-    if (cursor := _cursor(connection)) is not None:
+    if _is_sqlite(connection):
         statement = "INSERT INTO crossfade_marks (migration, key, seq, marked) VALUES (?, ?, ?, ?)"
-        cursor.executemany(statement, [(mark.migration, key, mark.seq, now) for key in keys])
+        with _cursor(connection) as cursor:
+            cursor.executemany(statement, [(mark.migration, key, mark.seq, now) for key in keys])
         return
     rows = [{"migration": mark.migration, "key": key, "seq": mark.seq, "marked": now} for key in keys]
     connection.execute(insert(marks), rows)
 
 
 def _open_write(migration: str, writer: str, connection: Connection) -> int:
-    if (cursor := _cursor(connection)) is not None:
-        cursor.execute("INSERT INTO crossfade_open_writes (migration, writer) VALUES (?, ?)", (migration, writer))
-        number: int = cursor.lastrowid
+    if _is_sqlite(connection):
+        with _cursor(connection) as cursor:
+            cursor.execute("INSERT INTO crossfade_open_writes (migration, writer) VALUES (?, ?)", (migration, writer))
+            number: int = cursor.lastrowid
         return number
     opened = connection.execute(insert(open_writes).values(migration=migration, writer=writer))
     assert opened.inserted_primary_key is not None  # as above
@@ -126,18 +129,21 @@ def _open_write(migration: str, writer: str, connection: Connection) -> int:
     return seq
 
 
-def _cursor(connection: Connection) -> DBAPICursor | None:
+def _is_sqlite(connection: Connection) -> bool:
+    return connection.dialect.name == "sqlite"
+
+
+def _cursor(connection: Connection) -> closing[DBAPICursor]:
     """SQLite's own cursor in the connection's transaction: each write of a client waits for these few statements, and
-    SQLAlchemy takes longer over them than SQLite. None for other databases, whose answer takes longer still."""
-    if connection.dialect.name != "sqlite":
-        return None
-    return connection.connection.cursor()
+    SQLAlchemy takes longer over them than SQLite. Closed in any case: one that is left keeps a broken file open."""
+    return closing(connection.connection.cursor())
 
 
 def close_mark(seq: int, settles: ColumnElement[Any] | None, connection: Connection) -> None:
     """End a write, or say when it will have."""
-    if settles is None and (cursor := _cursor(connection)) is not None:
-        cursor.execute("DELETE FROM crossfade_open_writes WHERE seq = ?", (seq,))
+    if settles is None and _is_sqlite(connection):
+        with _cursor(connection) as cursor:
+            cursor.execute("DELETE FROM crossfade_open_writes WHERE seq = ?", (seq,))
     elif settles is None:
         connection.execute(delete(open_writes).where(open_writes.c.seq == seq))
     else:

@@ -2,13 +2,15 @@
 
 Three ways to the same embedded Qdrant, one after the other for each write, so that whatever else the machine does falls
 on all alike: a Crossfade without migrations, one with a migration of another collection, and that one's own collection,
-whose writes are captured. Nothing is copied meanwhile. One write at a time, then 16 at once.
+whose writes are captured. Nothing is copied meanwhile. One write at a time, then 16 at once. A captured write waits for
+one commit to the disk: what that costs by itself stands beside.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -101,6 +103,21 @@ def measure(sends: dict[str, Send], count: int, at_once: int) -> dict[str, dict[
     return {way: {f"p{q}": round(float(np.percentile(rows, q)), 3) for q in (50, 95, 99)} for way, rows in took.items()}
 
 
+def measure_disk(folder: Path, count: int) -> dict[str, float]:
+    """Milliseconds until 4 KiB in the middle of a file are on the disk, which is what a commit cannot do without."""
+    took = []
+    with (folder / "bare").open("wb", buffering=0) as file:
+        file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+        for at in range(count):
+            file.seek(4096 * (at % 256))
+            began = time.perf_counter()
+            file.write(b"x" * 4096)
+            os.fdatasync(file.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    return {f"p{q}": round(float(np.percentile(took, q)), 3) for q in (50, 95, 99)}
+
+
 def run(count: int) -> dict[str, Any]:
     """Every kind of write, alone and at once."""
     found: dict[str, Any] = {}
@@ -108,6 +125,7 @@ def run(count: int) -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crossfade-capture-")))
         for name in ("data", "plain", "stage"):
             (folder / name).mkdir()
+        found["a bare commit"] = measure_disk(folder, count)
         upstream = stack.enter_context(open_upstream(folder / "data"))
         plain = stack.enter_context(start_serving(folder / "plain", upstream, PLAIN))
         stage = stack.enter_context(open_stage(folder / "stage", upstream))
@@ -135,6 +153,7 @@ def main() -> None:
     found = run(given.count)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(found, indent=2) + "\n")
+    print("a bare commit:", found.pop("a bare commit"))  # noqa: T201  # what a bench is run for
     for name, part in found.items():
         cells = " | ".join(f"{way} {part[way]['p50']:.2f} ms" for way in ("plain", "bystander", "captured"))
         print(f"{name}: {cells} | {part['p50 to plain']}")  # noqa: T201  # what a bench is run for
