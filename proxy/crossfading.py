@@ -80,8 +80,7 @@ class Crossfade:
         self.patience.check()
         depths = [_depth(one.search) for one in asked]
         old_side = [
-            (one.search, Asking(one.old, count_candidates(depth, self.view.migrated)))
-            for one, depth in zip(asked, depths, strict=True)
+            (one.search, Asking(one.old, count_candidates(depth))) for one, depth in zip(asked, depths, strict=True)
         ]
         new_side = [(one.search, Asking(one.new, _depth(one.search) + MARGIN)) for one in asked]
         old, new = await asyncio.gather(self._ask_old(old_side), self._ask_new(new_side), return_exceptions=True)

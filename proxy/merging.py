@@ -1,35 +1,29 @@
 """Hits of the old index and of the new one put into one ranking, on the new index's scale. Pure.
 
-True scores win: a point that the new index holds is ranked by its own vector there, every other one by the adapted
-query's score in the old index, moved by tail matching (adapters/merge.py) with a sample of points that are in both.
-Without such a sample, or with a distance that inner products do not order, both lists are interleaved by rank.
+A point's score in the old index, by the adapted query, is moved by tail matching with a sample of points that are in
+both (adapters/merge.py). A point that both indexes have scored is ranked by the mean of both, which mostly ranks better
+than either alone. Without such a sample, or with a distance that inner products do not order, both lists are
+interleaved by rank.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
-from crossfade.adapters.merge import merge_hits
+from crossfade.adapters.merge import TRUST, blend_hits
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import Hit
 
-RECALL: Final = 200  # most adapted candidates of the old index, unless more hits are wanted
-_SPARE: Final = 20  # not yet migrated candidates beyond those that can be returned
 MARGIN: Final = 50  # hits of the new index beyond those that are returned
+_SPARE: Final = 20  # and of the old one; more rank no better, since what both hold is in the new one's list as well
 
 
-def count_candidates(depth: int, migrated: float) -> int:
-    """How many of the old index's best are asked for where `depth` hits are wanted.
-
-    Scores are moved along a rising line, so that of the points not yet migrated only the `depth` best can be among the
-    hits: so many have to be left when those that are in the new index are taken out.
-    """
-    if migrated >= 1:  # what is not there yet was written just now
-        return depth + MARGIN
-    return max(depth, min(RECALL, ceil((depth + _SPARE) / (1 - migrated))))
+def count_candidates(depth: int) -> int:
+    """How many of the old index's best are asked for where `depth` hits are wanted."""
+    return depth + _SPARE
 
 
 @dataclass(frozen=True)
@@ -63,30 +57,24 @@ def merge_search(
     """
     true, falls = found.true, found.falls
     ranked = sorted(true.values(), key=lambda hit: -hit.score if falls else hit.score)
-    old = [hit for hit in found.old if hit.id not in true]
     if line is None:
-        return _interleave(ranked, old, migrated)[:count]
-    raw = {hit.id: hit for hit in old} | {hit.id: hit for hit in ranked}
-    if euclid:  # on unit vectors: compared as the inner products that they stand for
-        ranked = [hit._replace(score=_similarity(hit.score)) for hit in ranked]
-        old = [hit._replace(score=_similarity(hit.score)) for hit in old]
+        return _interleave(ranked, [hit for hit in found.old if hit.id not in true], migrated)[:count]
     scale, shift = line
-    merged = merge_hits(
-        [(hit.id, hit.score) for hit in ranked], [(hit.id, scale * hit.score + shift) for hit in old], count
-    )
-    scores = {hit.id: hit.score for hit in true.values()}
-    return [raw[key]._replace(score=_final(key, score, scores, euclid)) for key, score in merged]
+    new = [(hit.id, _similarity(hit.score) if euclid else hit.score) for hit in ranked]
+    old = [(hit.id, scale * (_similarity(hit.score) if euclid else hit.score) + shift) for hit in found.old]
+    raw = {hit.id: hit for hit in (*found.old, *ranked)}
+    trust = TRUST if migrated < 1 else 1.0  # whole, but for what was written just now: its own scores count
+    merged = blend_hits(new, old, count, trust=trust)
+    return [raw[key]._replace(score=_distance(score) if euclid else score) for key, score in merged]
 
 
 def _similarity(distance: float) -> float:
+    """The inner product of unit vectors that a Euclidean distance stands for."""
     return 1 - distance * distance / 2
 
 
-def _final(key: PointId, score: float, true: Mapping[PointId, float], euclid: bool) -> float:
-    """A true score as the database gave it, and a moved one on the database's scale."""
-    if key in true:
-        return true[key]
-    return max(0.0, 2 - 2 * score) ** 0.5 if euclid else score
+def _distance(similarity: float) -> float:
+    return math.sqrt(max(0.0, 2 - 2 * similarity))
 
 
 def _interleave(true: Sequence[Hit], old: Sequence[Hit], migrated: float) -> list[Hit]:

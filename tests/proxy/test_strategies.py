@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crossfade.backends.reading import Hit
 from crossfade.proxy.errors import UnknownStrategy, UpstreamDown
 from crossfade.proxy.matching import build_sample
-from crossfade.proxy.merging import Found, count_candidates, cut, merge_search
+from crossfade.proxy.merging import Found, cut, merge_search
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Strategy
 from crossfade.proxy.patience import REST_SECONDS, Patience, TargetFailed, seconds_to_wait
@@ -98,16 +98,23 @@ def brief(found: list[Hit]) -> list[tuple[Any, float]]:
     return [(hit.id, round(hit.score, 6)) for hit in found]
 
 
-def test_true_scores_win_and_no_point_is_found_twice() -> None:
-    found = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8), (1, 0.7)))
-    assert brief(merge_search(found, 10, (0.5, 0.2), 0.5, False)) == [(1, 0.9), (4, 0.6), (2, 0.5), (3, 0.1)]
-    assert brief(merge_search(found, 2, (0.5, 0.2), 0.5, False)) == [(1, 0.9), (4, 0.6)]
+FOUND = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8), (1, 0.7)))
+
+
+def test_points_of_both_indexes_are_ranked_by_the_mean_of_both_scores_and_found_once() -> None:
+    # Moved: 3 to 0.695, 4 to 0.6, 1 to 0.55, which also stands for the old score of 2.
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, False)) == [(1, 0.725), (4, 0.6), (2, 0.525), (3, 0.3975)]
+    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, False)) == [(1, 0.725), (4, 0.6)]
+
+
+def test_once_all_is_migrated_true_scores_count_alone() -> None:
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 1.0, False)) == [(1, 0.9), (4, 0.6), (2, 0.5), (3, 0.1)]
 
 
 def test_distances_are_compared_as_similarities_and_given_back_as_distances() -> None:
     found = Found(hits((1, 0.1), (2, 0.6)), (), hits((4, 0.2), (5, 0.9)))
     assert not found.falls
-    merged = merge_search(found, 10, (1.0, 0.0), 0.5, True)
+    merged = merge_search(found, 10, (1.0, 0.0), 1.0, True)
     assert brief(merged) == [(1, 0.1), (4, 0.2), (2, 0.6), (5, 0.9)]
     assert brief(cut(merged, 1, 2, 0.6, falls=False)) == [(4, 0.2), (2, 0.6)]
 
@@ -120,11 +127,6 @@ def test_without_a_sample_both_are_interleaved_by_rank_over_the_size_of_their_pa
     assert scores == sorted(scores, reverse=True)
     alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, False)
     assert brief(alone) == [(4, 0.8)]
-
-
-def test_enough_candidates_are_asked_for_that_those_not_yet_migrated_suffice() -> None:
-    assert [count_candidates(10, share) for share in (0.0, 0.1, 0.5, 0.9, 1.0)] == [30, 34, 60, 200, 60]
-    assert count_candidates(500, 0.5) == 500
 
 
 def test_a_threshold_an_offset_and_a_limit_cut_the_ranking() -> None:
