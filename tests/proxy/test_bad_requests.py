@@ -181,4 +181,6 @@ def test_an_encoder_that_fails_is_told_as_unavailable(proxy: Serving, channel: C
 def test_refusals_are_counted_by_kind(proxy: Serving, channel: Channel) -> None:
     body = qdrant.SearchPoints(collection_name="docs", vector=[0.5]).SerializeToString()
     refused_grpc(channel, "Search", body, {})
-    wait_until(lambda: 'kind="wrong_dimension",operation="Search"' in proxy.metrics(), 5, "the count")
+    counted = 'kind="wrong_dimension",operation="Search"'
+    wait_until(lambda: counted in proxy.metrics(), 5, "the count")
+    assert counted in proxy.metrics()

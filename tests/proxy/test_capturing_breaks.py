@@ -174,7 +174,7 @@ def kill_amid_write(stage: Stage, called: threading.Event | None = None) -> None
     wait_until(lambda: is_alive(writer) is False, 10, "the worker has ended")
 
 
-def wait_settled(stage: Stage) -> None:
+def check_settled(stage: Stage) -> None:
     """Wait until the supervisor has said when the dead writer's last request will have arrived, or never will."""
     wait_closed(stage, [5, 6])
     assert open_writers(stage) == []
@@ -189,7 +189,7 @@ def test_a_worker_killed_before_it_sends_leaves_marks_that_are_closed(recorders:
         upstream = f'grpc: "{recorders.grpc.address}", rest: "http://127.0.0.1:{silent.getsockname()[1]}"'
         with open_stage(tmp_path, upstream) as stage:
             kill_amid_write(stage)
-            wait_settled(stage)
+            check_settled(stage)
 
 
 def test_a_worker_killed_while_the_database_works_leaves_marks_that_are_closed(
@@ -207,6 +207,6 @@ def test_a_worker_killed_while_the_database_works_leaves_marks_that_are_closed(
         recorded.rest.answer = hang
         try:
             kill_amid_write(stage, called)
-            wait_settled(stage)
+            check_settled(stage)
         finally:
             go_on.set()

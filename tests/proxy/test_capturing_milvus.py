@@ -126,5 +126,6 @@ def test_a_collection_that_gives_out_keys_is_journalled_by_those_of_the_answer(s
     made.forget()
     client.delete("auto", filter='title == "t1"')
     wait_closed(made, [ids[1]])
+    assert made.marked()[1] == frozenset({ids[1]})
     client.close()
     made.migrate(SPEC)

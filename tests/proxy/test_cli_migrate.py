@@ -209,6 +209,7 @@ def test_a_file_that_takes_a_migration_away_is_refused_until_it_is_over(serving:
     wait_until(lambda: bool(serving.status()["generation"] > generation), 10, "the file is taken")
     serving.config.write_text(text)
     wait_until(lambda: collections_of(serving, "taken") == ["taken"], 20, "the target is destroyed")
+    assert serving.status()["last_problem"] is None
 
 
 def test_dashboard_and_alerts_name_only_metrics_that_are_exposed(serving: Serving) -> None:
