@@ -51,7 +51,7 @@ class Guardrails(Section):
     error_rate: Share | None = None
     """Share of the collection's reads that the new index may fail to answer (the old one then does), 0 to 1."""
     p99: PositiveSeconds | None = None
-    """How long the slowest hundredth of the database's answers may take, all collections together."""
+    """How long the slowest hundredth of the collection's reads may take until their answers begin."""
     overlap: Share | None = None
     """Overlap@10 of shadow queries with what was answered that must be reached, 0 to 1."""
     window: PositiveSeconds = written("1m")

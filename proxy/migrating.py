@@ -41,6 +41,7 @@ from .migration.steering import Wait, next_step, wishes_of
 from .migration.store import Store
 from .migration.verbs import Say, Serving, Status, Verbs
 from .migration.wanted import check_unmoved, plan_from
+from .old_clients import OldClients
 from .serving_watch import ServingWatch
 
 _LOOK_BACK_SECONDS = 600.0
@@ -101,6 +102,7 @@ class Migrations:
         if replicas is not None:
             await board.renew()  # first: whoever begins a migration from here on waits for this replica
         verbs = Verbs(store, journal, self._waiting, self._serve_counts, self._watch.old_clients)
+        self._watch.remember(OldClients(config.state / FOLDER / "old-clients.json"))
         opened = _Opened(store, journal, board, verbs, Background())
         opened.background.start(board.run(), "migration board")
         opened.background.start(self._watch.run(), "serving watch")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 
@@ -88,6 +89,7 @@ class Reading:
 
     async def answer(self) -> Outgoing:
         """The answer by the strategy that holds for this request."""
+        began = perf_counter()
         wanted = read_wanted(self.incoming.named, self.view.collection)
         plan = plan_request(self.read.message, self.read.declared, self.snapshot)
         searches = self._find_searches(plan)
@@ -108,6 +110,7 @@ class Reading:
         if why is not None:
             self.worker.tally.fallbacks[self.view.collection, way, why] += 1
             outgoing = await carry_out(self.worker, self.incoming, self.read, plan, self.snapshot)
+        self.worker.tally.read_latency[self.view.collection].observe(perf_counter() - began)
         if way not in ("old", "native") and searches is not None and draws(self.view.shadow):
             outgoing = await self._shadow(outgoing, plan, searches)
         return self._mark(outgoing, way, why)

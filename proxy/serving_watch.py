@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from .migration.guardrails import Seen
 from .migration.record import Migration
+from .old_clients import OldClients
 from .telemetry import BOUNDS, Latency, Tally, sum_tallies
 
 _EVERY: Final = 1.0
 _KEPT: Final = 3700  # looks
-_OLD_SECONDS: Final = 900.0  # old-model queries within so many seconds stand against completing
 _LATENCY_SECONDS: Final = 10.0
 _LEAST: Final = 20  # answers below which a p99 says nothing
 
@@ -27,16 +27,25 @@ class ServingWatch:
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._run_dir, self._clock = run_dir, clock
         self._looks: deque[tuple[float, Tally]] = deque(maxlen=_KEPT)
+        self._old: OldClients | None = None
+
+    def remember(self, old: OldClients) -> None:
+        """Keep there which models clients use."""
+        self._old = old
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
             self.look(await asyncio.to_thread(sum_tallies, self._run_dir))
+            if self._old is not None:
+                await asyncio.to_thread(self._old.save)
             await asyncio.sleep(_EVERY)
 
     def look(self, tally: Tally) -> None:
         """Remember a tally."""
         self._looks.append((self._clock(), tally))
+        if self._old is not None:
+            self._old.take(tally)
 
     def latency_ms(self) -> float | None:
         """p99 of the database's answers in the last seconds, in ms; None while there are too few to tell."""
@@ -55,7 +64,7 @@ class ServingWatch:
         return Seen(
             requests=_count(after.reads, collection) - _count(before.reads, collection),
             failed=_count(after.fallbacks, collection) - _count(before.fallbacks, collection),
-            p99=find_p99(before.latency["upstream"], after.latency["upstream"]),
+            p99=find_p99(before.read_latency[collection], after.read_latency[collection]),
             shadowed=shadowed,
             overlap=overlap / shadowed if shadowed else None,
         )
@@ -73,14 +82,7 @@ class ServingWatch:
 
     def old_clients(self, record: Migration) -> str | None:
         """Who has lately asked with another model than the new one, in words; None when nobody has."""
-        if not self._looks:
-            return None
-        now, tally = time.time(), self._looks[-1][1]
-        late = {
-            model: (now - at, tally.old_queries[name, model])
-            for (name, model), at in tally.last_old.items()
-            if name == record.spec.collection and now - at < _OLD_SECONDS
-        }
+        late = {} if self._old is None else self._old.late(record.spec.collection, time.time())
         if not late:
             return None
         told = ", ".join(f"{count} with {model!r}, the last {ago:.0f} s ago" for model, (ago, count) in late.items())

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -73,6 +75,8 @@ class Tally:
     last_old: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
     """When such a query came last, as seconds since 1970."""
     latency: dict[str, Latency] = field(default_factory=lambda: {stage: Latency() for stage in STAGES})
+    read_latency: defaultdict[str, Latency] = field(default_factory=lambda: defaultdict(Latency))
+    """Of reads of collections under migration until their answer began, by collection."""
 
     def dump(self) -> bytes:
         """The tally as JSON."""
@@ -82,7 +86,8 @@ class Tally:
                     name: {_SEPARATOR.join(key): count for key, count in getattr(self, name).items()}
                     for name in (*_SUMS, "last_old")
                 },
-                "latency": {stage: [one.counts, one.total] for stage, one in self.latency.items()},
+                "latency": _dump(self.latency),
+                "read_latency": _dump(self.read_latency),
             }
         )
 
@@ -96,10 +101,16 @@ class Tally:
         for key, seen in data["last_old"].items():
             pair = tuple(key.split(_SEPARATOR))
             self.last_old[pair] = max(self.last_old[pair], seen)
-        for stage, (counts, total) in data["latency"].items():
-            mine = self.latency[stage]
-            mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]
-            mine.total += total
+        for name in ("latency", "read_latency"):
+            histograms = getattr(self, name)
+            for key, (counts, total) in data[name].items():
+                mine = histograms[key]
+                mine.counts = [a + b for a, b in zip(mine.counts, counts, strict=True)]
+                mine.total += total
+
+
+def _dump(histograms: Mapping[str, Latency]) -> dict[str, Any]:
+    return {key: [one.counts, one.total] for key, one in histograms.items()}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ LEAST: Final = 20  # requests, or shadowed queries, below which nothing is concl
 @dataclass(frozen=True, slots=True)
 class Seen:
     """Reads of a collection in some span: how many, how many the old index answered because the new one could not, the
-    p99 of the database's answers in seconds, how many queries were shadowed and their mean overlap@10."""
+    p99 of these reads in seconds, how many queries were shadowed and their mean overlap@10."""
 
     requests: int = 0
     failed: int = 0
