@@ -175,7 +175,13 @@ class Stage:
 
     def kill_worker(self, at: int = 0) -> None:
         """kill -9 of an Envoy; the supervisor starts it again."""
-        pids = self.serving.worker_pids()
+        pids: list[int] = []
+
+        def find() -> bool:
+            pids[:] = [pid for pid in self.serving.worker_pids() if pid]  # none while it is being started again
+            return bool(pids)
+
+        self.wait(find, 60, "a worker runs")
         os.kill(pids[at % len(pids)], signal.SIGKILL)
 
     def kill_supervisor(self) -> None:
