@@ -69,8 +69,8 @@ $(BIN)/python:
 	@.ci/find-python $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 
-# One stamp for each set of extras; a changed pyproject.toml, constraints.txt or filter installs again.
-$(VENV)/.installed-%: pyproject.toml constraints.txt $(wildcard proxy/filter/*) | $(BIN)/python
+# One stamp for each set of extras; a changed pyproject.toml, constraints.txt or compiled part installs again.
+$(VENV)/.installed-%: pyproject.toml constraints.txt $(wildcard proxy/filter/* adapters/kernel/*) | $(BIN)/python
 	@echo "installing crossfade[$(subst -,$(comma),$*)] into $(VENV)"
 	@$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e ".[$(subst -,$(comma),$*)]" \
 		>$(VENV)/install.log 2>&1 || { tail -n 40 $(VENV)/install.log; exit 1; }

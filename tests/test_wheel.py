@@ -53,7 +53,7 @@ def test_the_wheel_has_every_file_of_the_rooms_and_nothing_else(built: Path) -> 
         packed = {name for name in opened.namelist() if ".dist-info/" not in name}
         assert any(name.endswith("licenses/LICENSE") for name in opened.namelist())
     compiled = {name for name in packed if name.endswith(".so")}  # left out where there is no C compiler
-    assert compiled <= {"crossfade/proxy/_filter.abi3.so"}
+    assert compiled <= {"crossfade/proxy/_filter.abi3.so", "crossfade/adapters/_search.abi3.so"}
     assert packed - compiled == tracked((".py", ".pyi", ".json", ".typed"))
 
 
@@ -62,7 +62,8 @@ def test_the_source_distribution_has_the_rooms(built: Path) -> None:
     with tarfile.open(source) as opened:
         packed = {name.partition("/")[2] for name in opened.getnames()}
     assert {f"{room}/__init__.py" for room in ROOMS} | {"pyproject.toml", "LICENSE", "README.md"} <= packed
-    assert {f"proxy/filter/{path.name}" for path in (ROOT / "proxy" / "filter").iterdir()} <= packed
+    for place in ("proxy/filter", "adapters/kernel"):
+        assert {f"{place}/{path.name}" for path in (ROOT / place).iterdir()} <= packed
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossfade.adapters.base import Adapter, Card, Float32, Map, PairsCard
-from crossfade.adapters.graph import CONNECTIVITY, SEARCH_BEAM
+from crossfade.adapters.ivf import KEPT
 from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
 from crossfade.adapters.local import LocalMap, fit_local
 from crossfade.adapters.lowrank import LowRankMap, fit_low_rank
@@ -31,7 +31,6 @@ from crossfade.adapters.residual import ResidualMap, fit_residual
 from crossfade.adapters.store import TENSORS, save_adapter
 from crossfade.adapters.vectors import unit_rows
 
-VISITED = 2 * CONNECTIVITY * SEARCH_BEAM  # vectors that a search of the graph looks at, at most
 BATCHES = (1, 8, 64)
 OUT = Path(__file__).parents[2] / "build" / "bench-adapters.json"
 
@@ -135,9 +134,14 @@ def work(fitted: Map) -> tuple[int, int]:
     assert isinstance(fitted, ResidualMap)
     read, products = work(fitted.base)
     near = fitted.neighbours * fitted.target_dim
-    looked_at = min(VISITED, len(fitted)) * fitted.source_dim
-    width = 2 if fitted.graph is not None else 4  # bytes of a number: the graph's are half-precision
-    return read + 4 * near + width * looked_at, products + near + looked_at
+    if fitted.index is None:
+        return read + fitted.keys.nbytes + 4 * near, products + fitted.keys.size + near
+    index = fitted.index
+    lists, narrow = index.centroids.shape
+    scanned = len(fitted) * index.visited // lists * narrow + KEPT * fitted.source_dim  # a byte each
+    around = index.basis.size + index.centroids.size + near
+    # The processor multiplies bytes about four times as fast as floats.
+    return read + 4 * around + scanned, products + around + scanned // 4
 
 
 def arithmetic_rate(size: int = 384) -> float:

@@ -1,0 +1,17 @@
+"""The compiled search (kernel/): what ivf.py does in numpy where there was no C compiler."""
+
+from typing import Any
+
+def search(
+    codes: Any, block_rows: Any, starts: Any, keys: Any, narrow: Any, whole: Any, lists: Any,
+    rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int, step: float, /,
+) -> None:  # fmt: skip
+    """Write the rows found and their scores. Raises ValueError where sizes do not agree."""
+
+def add(
+    rows: Any, scores: Any, values: Any, out: Any, count: int, top: int, dim: int, temperature: float, weight: float, /
+) -> None:
+    """Add the gated values of the rows found to out. Raises ValueError where sizes do not agree."""
+
+def instructions(name: str = ..., /) -> str:
+    """The instructions in use, after taking those named. Raises ValueError where the processor lacks them."""

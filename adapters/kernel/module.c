@@ -1,0 +1,150 @@
+/* Python's side of the search: arrays come as buffers, whose sizes are checked here and whose sense is ivf.py's. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <string.h>
+
+#include "search.h"
+
+static Search *search = search_plain;
+static const char *instructions = "plain";
+
+/* Take the search of these instructions, if this processor has them. */
+static int take(const char *name) {
+  if (strcmp(name, "plain") == 0) return search = search_plain, instructions = "plain", 1;
+#ifdef __x86_64__
+  __builtin_cpu_init();
+  int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  int vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vnni");
+  if (avx2 && strcmp(name, "avx2") == 0) return search = search_avx2, instructions = "avx2", 1;
+  if (vnni && strcmp(name, "vnni") == 0) return search = search_vnni, instructions = "vnni", 1;
+#endif
+  return 0;
+}
+
+/* instructions(name=None): those in use, after taking others; all are for tests, which compare them. */
+static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
+  (void)self;
+  const char *name = NULL;
+  if (!PyArg_ParseTuple(arguments, "|s", &name)) return NULL;
+  if (name != NULL && !take(name)) return PyErr_Format(PyExc_ValueError, "no search for %s on this processor", name);
+  return PyUnicode_FromString(instructions);
+}
+
+enum { CODES, BLOCK_ROWS, STARTS, KEYS, NARROW, WHOLE, LISTS, ROWS, SCORES, BUFFERS };
+enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
+enum { SIZES = 6 }; /* dim, narrow, count, visited, kept, top */
+
+/* Whether the sizes of the buffers agree with each other. */
+static int agree(const Py_buffer *given, const Index *index, const Query *query) {
+  size_t blocks = (size_t)given[BLOCK_ROWS].len / (LANES * sizeof(int32_t));
+  return index->dim > 0 && index->narrow % (2 * GROUP) == 0 && index->narrow > 0 && query->kept > 0 &&
+         query->top > 0 && query->visited > 0 &&
+         (size_t)given[CODES].len == blocks * LANES * index->narrow &&
+         (size_t)index->starts[index->lists] == blocks &&
+         (size_t)given[NARROW].len == query->count * index->narrow * sizeof(float) &&
+         (size_t)given[WHOLE].len == query->count * index->dim * sizeof(float) &&
+         (size_t)given[LISTS].len == query->count * index->lists * sizeof(float) &&
+         (size_t)given[ROWS].len == query->count * query->top * sizeof(int32_t) &&
+         (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
+}
+
+static PyObject *run(const Py_buffer *given, Index index, Query query) {
+  index.codes = given[CODES].buf;
+  index.rows = given[BLOCK_ROWS].buf;
+  index.starts = given[STARTS].buf;
+  index.keys = given[KEYS].buf;
+  index.lists = (size_t)given[STARTS].len / sizeof(int32_t) - 1;
+  query.narrow = given[NARROW].buf;
+  query.whole = given[WHOLE].buf;
+  query.lists = given[LISTS].buf;
+  if (!agree(given, &index, &query)) {
+    PyErr_SetString(PyExc_ValueError, "search: the sizes of its arrays do not agree");
+    return NULL;
+  }
+  int done;
+  if (query.count <= FEW) { /* over before another thread would have begun */
+    done = search(&index, &query, given[ROWS].buf, given[SCORES].buf);
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    done = search(&index, &query, given[ROWS].buf, given[SCORES].buf);
+    Py_END_ALLOW_THREADS
+  }
+  if (done < 0) return PyErr_NoMemory();
+  Py_RETURN_NONE;
+}
+
+/* Hold the buffers of the first arguments, those from `written` on to write to; the number held, less on an error. */
+static size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held) {
+  size_t at = 0;
+  while (at < count && PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) == 0) at++;
+  return at;
+}
+
+static void let_go(Py_buffer *held, size_t count) {
+  while (count > 0) PyBuffer_Release(&held[--count]);
+}
+
+static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+  (void)self;
+  size_t sizes[SIZES];
+  if (count != BUFFERS + SIZES + 1) {
+    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes and the step of scores");
+    return NULL;
+  }
+  for (size_t at = 0; at < SIZES; at++) sizes[at] = PyLong_AsSize_t(given[BUFFERS + at]);
+  double step = PyFloat_AsDouble(given[BUFFERS + SIZES]);
+  if (PyErr_Occurred()) return NULL;
+  Py_buffer held[BUFFERS];
+  size_t got = hold(given, BUFFERS, ROWS, held);
+  PyObject *result = NULL;
+  if (got == BUFFERS)
+    result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .step = (float)step},
+                 (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5]});
+  let_go(held, got);
+  return result;
+}
+
+/* add(rows, scores, values, out, count, top, dim, temperature, weight) */
+static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+  (void)self;
+  if (arguments != 9) {
+    PyErr_SetString(PyExc_TypeError, "add takes four arrays, three sizes, a temperature and a weight");
+    return NULL;
+  }
+  size_t count = PyLong_AsSize_t(given[4]), top = PyLong_AsSize_t(given[5]), dim = PyLong_AsSize_t(given[6]);
+  double temperature = PyFloat_AsDouble(given[7]), weight = PyFloat_AsDouble(given[8]);
+  if (PyErr_Occurred()) return NULL;
+  Py_buffer held[4];
+  size_t got = hold(given, 4, 3, held);
+  PyObject *result = NULL;
+  if (got == 4) {
+    size_t known = dim ? (size_t)held[2].len / dim / sizeof(float) : 0;
+    if ((size_t)held[0].len != count * top * sizeof(int32_t) || held[1].len != held[0].len ||
+        (size_t)held[3].len != count * dim * sizeof(float) || top == 0 || dim == 0)
+      PyErr_SetString(PyExc_ValueError, "add: the sizes of its arrays do not agree");
+    else {
+      add_values(held[0].buf, held[1].buf, count, top, held[2].buf, known, dim, (float)temperature, (float)weight,
+                 held[3].buf);
+      result = Py_None;
+      Py_IncRef(result);
+    }
+  }
+  let_go(held, got);
+  return result;
+}
+
+static PyMethodDef functions[] = {
+    {"search", (PyCFunction)(void (*)(void))py_search, METH_FASTCALL, "Rows and scores of the nearest keys."},
+    {"add", (PyCFunction)(void (*)(void))py_add, METH_FASTCALL, "Add the gated values of the rows found."},
+    {"instructions", py_instructions, METH_VARARGS, "The instructions in use, after taking those named."},
+    {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_search", "Nearest rows by packed codes.", -1,
+                                        functions, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__search(void) {
+  if (!take("vnni") && !take("avx2")) take("plain");
+  return PyModule_Create(&definition);
+}

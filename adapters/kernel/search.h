@@ -1,0 +1,37 @@
+/* The search of ivf.py over packed codes, with the instructions of the processor at hand. */
+#ifndef CROSSFADE_SEARCH_H
+#define CROSSFADE_SEARCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LANES = 16, GROUP = 4 };            /* keys of a block; numbers of a key that lie together */
+enum { MOST = 127, ZERO = 64, SHIFT = 5 }; /* largest code of a query; a key's code of nought; bits that scores lose */
+
+/* What ivf.py packs. codes are [block][narrow / 4][16 keys][4]; rows name the keys of each block, -1 where it is filled
+ * up; starts are the first block of each list, and the end; keys (n, dim) are whole rows. */
+typedef struct {
+  const uint8_t *codes;
+  const int32_t *rows, *starts;
+  const int8_t *keys;
+  size_t lists, narrow, dim;
+  float step; /* of scores by key */
+} Index;
+
+/* What is asked: narrowed (count, narrow) and whole (count, dim) probes, a score of each list (count, lists), how many
+ * of the best lists are visited, how many candidates are kept by code, and how many of these by key. */
+typedef struct {
+  const float *narrow, *whole, *lists;
+  size_t count, visited, kept, top;
+} Query;
+
+/* Leave rows and scores (count, top), best first, equal ones by row; row -1 where fewer were found. The return value is
+ * 0, or -1 for want of memory. */
+typedef int Search(const Index *index, const Query *query, int32_t *rows, float *scores);
+Search search_plain, search_avx2, search_vnni;
+
+/* Add values (known, dim) of the rows found (count, top) to out (count, dim), by weight * softmax(score / temperature). */
+void add_values(const int32_t *rows, const float *scores, size_t count, size_t top, const float *values, size_t known,
+                size_t dim, float temperature, float weight, float *out);
+
+#endif

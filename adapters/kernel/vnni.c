@@ -1,0 +1,52 @@
+/* For AVX-512 with VNNI: one instruction multiplies and adds the four numbers of sixteen keys. */
+#include "search.h"
+
+#ifdef __x86_64__
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")
+#include <immintrin.h>
+
+static inline __m512i load(const uint8_t *codes) { return _mm512_loadu_si512((const void *)codes); }
+
+static inline __m512i four_of(const int8_t *probe) {
+  int32_t four;
+  __builtin_memcpy(&four, probe, sizeof four);
+  return _mm512_set1_epi32(four);
+}
+
+/* One block for one query: even and odd groups are summed apart, since a sum waits for the one before it. */
+static inline void sum_one(const uint8_t *codes, size_t groups, const int8_t *probe, int32_t *sums) {
+  __m512i even = _mm512_setzero_si512(), odd = even;
+  for (size_t group = 0; group < groups; group += 2, codes += 2 * LANES * GROUP, probe += 2 * GROUP) {
+    even = _mm512_dpbusd_epi32(even, load(codes), four_of(probe));
+    odd = _mm512_dpbusd_epi32(odd, load(codes + LANES * GROUP), four_of(probe + GROUP));
+  }
+  _mm512_storeu_si512((void *)sums, _mm512_add_epi32(even, odd));
+}
+
+/* One block for four queries, whose sums do not wait for each other. */
+static inline void sum_four(const uint8_t *codes, size_t groups, const int8_t *const *probes, int32_t (*sums)[LANES]) {
+  __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+  for (size_t at = 0; at < groups * GROUP; at += GROUP) {
+    __m512i block = load(codes + at * LANES);
+    a = _mm512_dpbusd_epi32(a, block, four_of(probes[0] + at));
+    b = _mm512_dpbusd_epi32(b, block, four_of(probes[1] + at));
+    c = _mm512_dpbusd_epi32(c, block, four_of(probes[2] + at));
+    d = _mm512_dpbusd_epi32(d, block, four_of(probes[3] + at));
+  }
+  _mm512_storeu_si512((void *)sums[0], a);
+  _mm512_storeu_si512((void *)sums[1], b);
+  _mm512_storeu_si512((void *)sums[2], c);
+  _mm512_storeu_si512((void *)sums[3], d);
+}
+
+static inline void sum_block(const uint8_t *codes, size_t groups, const int8_t *const *probes, int number,
+                             int32_t (*sums)[LANES]) {
+  if (number == 1)
+    sum_one(codes, groups, probes[0], sums[0]);
+  else
+    sum_four(codes, groups, probes, sums);
+}
+
+#define SEARCH search_vnni
+#include "search.inc"
+#endif
