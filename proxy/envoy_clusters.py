@@ -10,6 +10,9 @@ from .config_values import Address, Origin
 from .envoy_headers import codec_filter, restore_headers
 
 _TYPE = "type.googleapis.com/envoy"
+# Qdrant, like most servers, closes an HTTP/1.1 connection after 5 idle seconds, and a request that is sent on it at
+# that very moment is lost: it has to be given up here first.
+_IDLE_SECONDS = 3
 _UNBOUNDED = 1_000_000
 
 
@@ -45,11 +48,19 @@ def _build_cluster(name: str, place: Address | Origin, upstream: Upstream, *, se
     address = place.address if isinstance(place, Origin) else place
     host, port = address.host, address.port
     endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
-    protocol: dict[str, Any] = (
-        {"http2_protocol_options": {"initial_stream_window_size": 1 << 20, "initial_connection_window_size": 16 << 20}}
-        if isinstance(place, Address)
-        else {"http_protocol_options": {}}
-    )
+    protocol: dict[str, Any] = {
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "initial_stream_window_size": 1 << 20,
+                "initial_connection_window_size": 16 << 20,
+            }
+        }
+    }
+    if isinstance(place, Origin):
+        protocol = {
+            "explicit_http_config": {"http_protocol_options": {}},
+            "common_http_protocol_options": {"idle_timeout": f"{_IDLE_SECONDS}s"},
+        }
     cluster = {
         "@type": f"{_TYPE}.config.cluster.v3.Cluster",
         "name": name,
@@ -61,7 +72,7 @@ def _build_cluster(name: str, place: Address | Origin, upstream: Upstream, *, se
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": protocol,
+                **protocol,
                 "http_filters": [restore_headers(), codec_filter()],
             }
         },

@@ -7,6 +7,7 @@ import gzip
 import http.client
 import json
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import quote
@@ -187,6 +188,18 @@ def test_connections_are_kept_alive_on_both_sides(proxy: Serving, recorded: Reco
     assert len(recorded.rest.calls) == 40
     assert len(recorded.rest.connections) <= 3
     connection.close()
+
+
+@pytest.mark.parametrize("path", ["/collections/docs/points/query", "/collections/docs/points/count"])
+def test_an_idle_connection_is_given_up_before_the_database_closes_it(
+    path: str, client: httpx.Client, recorded: Recorders
+) -> None:
+    for _ in range(2):  # the worker's connections, whichever there are
+        client.post(path, content=QUERY, headers=JSON)
+    before = set(recorded.rest.connections)
+    time.sleep(4)  # Qdrant waits for five
+    client.post(path, content=QUERY, headers=JSON)
+    assert recorded.rest.connections - before
 
 
 def test_answers_that_were_changed_say_their_length(client: httpx.Client, recorded: Recorders) -> None:
