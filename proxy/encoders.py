@@ -26,6 +26,11 @@ _Key: TypeAlias = tuple[str, str]
 class Encoder(Protocol):
     """Anything that turns texts into one model's vectors."""
 
+    @property
+    def batch_size(self) -> int:
+        """How many texts it encodes in one call."""
+        ...
+
     async def encode(self, texts: Sequence[str], role: Role) -> Float32:
         """Vectors (n, dim) of n texts, in their order. Raises EncoderFailed."""
         ...
@@ -84,7 +89,7 @@ class ModelEncoder:
         assert model.encoder is not None
         self.name, self.dim, self.endpoint = name, model.dim, raw.endpoint
         self._raw, self._model = raw, model
-        self._batch_size = model.encoder.chosen.batch_size
+        self.batch_size = model.encoder.chosen.batch_size
         self._turns = asyncio.Semaphore(model.encoder.chosen.concurrency)
         self._cache: OrderedDict[_Key, Float32] = OrderedDict()
         self._under_way: dict[_Key, tuple[asyncio.Task[Float32], int]] = {}
@@ -113,8 +118,8 @@ class ModelEncoder:
         await self._raw.close()
 
     def _start(self, keys: list[_Key]) -> None:
-        for first in range(0, len(keys), self._batch_size):
-            batch = keys[first : first + self._batch_size]
+        for first in range(0, len(keys), self.batch_size):
+            batch = keys[first : first + self.batch_size]
             task = asyncio.get_running_loop().create_task(self._encode_batch(batch))  # kept in _under_way till it ends
             self._under_way |= {key: (task, row) for row, key in enumerate(batch)}
             task.add_done_callback(partial(self._finish, batch))

@@ -20,11 +20,10 @@ from ..errors import EncoderFailed
 from .converge import Lane, Moved, bring_over
 from .gate import Gate
 from .moving import Mover
-from .pace import next_batch
+from .pace import first_batch, next_batch
 from .record import Migration, Tally
 from .walk import Span, Walk
 
-_FIRST_BATCH = 64
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the next try, the last one for good
 
 Result = TypeVar("Result")
@@ -40,7 +39,8 @@ class Backfill:
     ) -> None:
         self._lane, self._gate, self._mover_of = lane, gate, mover_of
         self._walk = Walk(lane.index, lane.spec.collection, lane.spec.target, record.checkpoint)
-        self._batch = _FIRST_BATCH
+        self._call = lane.encoder.batch_size
+        self._batch = first_batch(self._call)
         self._workers = record.pace.workers
 
     async def run(self) -> None:
@@ -69,7 +69,7 @@ class Backfill:
             began = time.monotonic()
             moved += await self._patiently(partial(bring_over, self._lane, batch, mover))
             if len(batch) == size:
-                self._batch = next_batch(size, time.monotonic() - began, record.pace.batch_seconds)
+                self._batch = next_batch(size, time.monotonic() - began, record.pace.batch_seconds, self._call)
             await self._gate.pay(record.pace.rate, len(batch))
         await self._save(span, moved)
 

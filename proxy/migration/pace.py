@@ -13,6 +13,7 @@ from ..config_values import PathValue
 SMALLEST: Final = 8
 LARGEST: Final = 256  # a killed worker begins its batch again
 _GROW, _SHRINK = 1.5, 0.5
+_FIRST: Final = 64
 
 
 class Pace(Section):
@@ -97,15 +98,25 @@ def _read_minute(text: str) -> int:
     return int(hour) * 60 + int(minute)
 
 
-def next_batch(size: int, seconds: float, wanted: float) -> int:
+def first_batch(call: int) -> int:
+    """The size of the first batch, for an encoder that takes `call` texts at once."""
+    call = min(call, LARGEST)
+    return call * -(-_FIRST // call)
+
+
+def next_batch(size: int, seconds: float, wanted: float, call: int = 1) -> int:
     """The size of the next batch, after one of `size` points took `seconds` where `wanted` was the aim.
 
-    Grows by half while it is quicker than half of the aim, halves when it took twice as long.
+    Grows by half while it is quicker than half of the aim, halves when it took twice as long; and is made of whole
+    calls of the encoder, of `call` texts each, where it is larger than one: a half-empty one may take as long.
     """
+    call = min(call, LARGEST)
     if seconds > 2 * wanted:
-        return max(SMALLEST, int(size * _SHRINK))
+        half = int(size * _SHRINK)
+        return max(SMALLEST, half if half < call else half - half % call)
     if seconds < wanted / 2:
-        return min(LARGEST, int(size * _GROW) + 1)
+        grown = int(size * _GROW) + 1
+        return min(LARGEST - LARGEST % call, grown if grown < call else call * -(-grown // call))
     return size
 
 

@@ -46,6 +46,8 @@ class Library:
 class Model:
     """Encodes "i" as [i, 2, 3]; fails after some texts when asked to."""
 
+    batch_size = 64
+
     def __init__(self, fails_after: int | None = None) -> None:
         self.encoded: list[str] = []
         self.fails_after = fails_after

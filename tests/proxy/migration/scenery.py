@@ -42,6 +42,7 @@ class TestEncoder:
     """The new model: vectors that follow from the text alone; it can be down, slow, and refuse some texts."""
 
     __test__ = False
+    batch_size: int = 64
     down: bool = False
     delay: float = 0.0
     blocked: asyncio.Event | None = None  # texts of the first collection wait until it is set

@@ -15,6 +15,7 @@ from crossfade.proxy.migration.pace import (
     Pace,
     Situation,
     find_throttle,
+    first_batch,
     next_batch,
     spend,
     within_hours,
@@ -107,6 +108,15 @@ def test_batches_stay_within_bounds_and_follow_the_time_they_take(size: int, sec
         assert following <= size
     if seconds < wanted / 2:
         assert following >= size
+
+
+@given(st.integers(1, 600), st.lists(st.sampled_from([0.1, 1.0, 5.0]), max_size=12))
+def test_batches_are_whole_calls_of_the_encoder_where_they_are_larger_than_one(call: int, took: list[float]) -> None:
+    size, call_size = first_batch(call), min(call, LARGEST)
+    for seconds in took:
+        assert SMALLEST <= size <= LARGEST
+        assert size < call_size or size % call_size == 0
+        size = next_batch(size, seconds, 1.0, call)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=50), st.floats(1, 1000))
