@@ -39,6 +39,12 @@ async def service(texts: list[str], role: str) -> NDArray[np.float32]:
     return _noise(texts)
 
 
+async def elsewhere(texts: list[str], role: str) -> NDArray[np.float32]:
+    """The same for models of other dimensions."""
+    await asyncio.sleep(_CALL_SECONDS + _TEXT_SECONDS * len(texts))
+    return np.random.default_rng(len(texts)).normal(size=(len(texts), 384)).astype(np.float32)
+
+
 async def none(texts: list[str], role: str) -> NDArray[np.float32]:
     """No encoder: what everything else costs. What was asked of it is counted in the file COUNTED names."""
     if path := os.environ.get(COUNTED):
