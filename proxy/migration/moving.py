@@ -7,9 +7,9 @@ it holds the points, hands in what the journal knows of them, and notes what cam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from .record import Spec
 from .store import Lease
 from .texts import TextMemory, count_tokens, encode_texts
 
+_PART: Final = 64  # points in one call to the database: behind a large one queries wait
 _SAME: Final = 0.9999  # cosine above which a stored vector is the one that was written
 
+Item = TypeVar("Item")
 Natives = Mapping[PointId, Sequence[Native]]
 
 
@@ -69,7 +71,9 @@ class LocalMover:
 
     async def move(self, points: Sequence[PointId], natives: Natives, check: Callable[[], object]) -> Outcome:
         """See Mover."""
-        stored = await self.index.fetch(self.spec.collection, points)
+        stored: list[Point] = []
+        for part in _parts(points):
+            stored += await self.index.fetch(self.spec.collection, part)
         here = {point.id for point in stored}
         gone = [point for point in points if point not in here]
         wanted, outcome = await self._renew(stored, natives, gone)
@@ -78,7 +82,8 @@ class LocalMover:
         return outcome
 
     async def _write(self, points: Sequence[Point], gone: Sequence[PointId]) -> None:
-        await self.index.upsert(self.spec.target, points)
+        for part in _parts(points):
+            await self.index.upsert(self.spec.target, part)
         await self.index.delete(self.spec.target, gone)
 
     async def _renew(
@@ -126,6 +131,10 @@ class LocalMover:
             else:
                 texts[point.id] = text
         return texts, dead
+
+
+def _parts(whole: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (whole[first : first + _PART] for first in range(0, len(whole), _PART))
 
 
 def _sent_by_clients(points: Sequence[Point], natives: Natives, name: str) -> dict[PointId, int]:

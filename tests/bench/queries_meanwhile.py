@@ -2,7 +2,8 @@
 
 An embedded Qdrant, `crossfade serve` and one client; the encoder is elsewhere (50 ms a call and 1 ms a text, which cost
 this machine nothing). The re-encode is paused and resumed in turn, so that whatever else the machine does falls on both
-alike; before it all the same is asked without any migration. Milliseconds of one query after the other, over gRPC.
+alike; before it all the same is asked without any migration. Milliseconds of one query after the other, over gRPC;
+every second one goes past Crossfade: what those wait for is the database, which here works in one Python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
+import grpc
 import numpy as np
 import qdrant_client.grpc as qdrant
 from qdrant_client import QdrantClient, models
@@ -24,7 +27,7 @@ from qdrant_client import QdrantClient, models
 from crossfade.adapters.base import Float32
 from crossfade.proxy.admin_client import AdminClient
 from tests.chaos.upstream import Upstream
-from tests.proxy.serving import Serving, start_serving, wait_until
+from tests.proxy.serving import Channel, start_serving, wait_until
 from tests.proxy.toy_adapters import save_toy
 
 DIM: Final = 384
@@ -47,35 +50,44 @@ def fill(client: QdrantClient, points: int) -> None:
     client.create_collection("docs", models.VectorParams(size=DIM, distance=models.Distance.COSINE))
     rows = np.random.default_rng(0).normal(size=(points, DIM)).astype(np.float32)
     for first in range(0, points, 1000):
-        ids = list(range(first, min(points, first + 1000)))
+        ids: list[int | str | UUID] = list(range(first, min(points, first + 1000)))
         texts = [{"text": f"text {at} " + "x" * 600} for at in ids]
-        client.upsert("docs", models.Batch(ids=ids, vectors=rows[ids].tolist(), payloads=texts), wait=True)
+        client.upsert(
+            "docs", models.Batch(ids=ids, vectors=rows[first : first + 1000].tolist(), payloads=texts), wait=True
+        )
 
 
-def make_ask(serving: Serving, stack: ExitStack) -> Callable[[], None]:
-    """One search of the new model for ten hits."""
+def make_ask(channel: Channel) -> Callable[[], None]:
+    """One search for ten hits."""
     rows: Float32 = np.random.default_rng(1).normal(size=(64, DIM)).astype(np.float32)
     bodies = [
         qdrant.SearchPoints(collection_name="docs", vector=row.tolist(), limit=10).SerializeToString() for row in rows
     ]
-    call = stack.enter_context(serving.channel()).unary_unary("/qdrant.Points/Search")
+    call = channel.unary_unary("/qdrant.Points/Search")
     turn = iter(range(sys.maxsize))
     return lambda: call(bodies[next(turn) % len(bodies)], timeout=60)
 
 
-def measure(ask: Callable[[], None], seconds: float) -> list[float]:
-    """Milliseconds of each query in so many seconds."""
-    took = []
+Took = dict[str, list[float]]
+
+
+def measure(asks: dict[str, Callable[[], None]], seconds: float, took: Took) -> Took:
+    """Add the milliseconds of each query in so many seconds."""
     end = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < end:
-        ask()
-        took.append((time.perf_counter() - began) * 1000)
+    while time.perf_counter() < end:
+        for way, ask in asks.items():
+            began = time.perf_counter()
+            ask()
+            took.setdefault(way, []).append((time.perf_counter() - began) * 1000)
     return took
 
 
-def told(took: list[float]) -> dict[str, float]:
+def told(took: Took) -> dict[str, dict[str, float]]:
     """Quantiles."""
-    return {f"p{q}": round(float(np.percentile(took, q)), 2) for q in (50, 95, 99)} | {"queries": len(took)}
+    return {
+        way: {f"p{q}": round(float(np.percentile(rows, q)), 2) for q in (50, 95, 99)} | {"queries": len(rows)}
+        for way, rows in took.items()
+    }
 
 
 def run(points: int, rounds: int, seconds: float, strategy: str, pace: dict[str, Any]) -> dict[str, Any]:
@@ -89,30 +101,34 @@ def run(points: int, rounds: int, seconds: float, strategy: str, pace: dict[str,
         fill(direct, points)
         save_toy(folder / "adapter", dims=(DIM, DIM))
         serving = stack.enter_context(start_serving(folder, place, SETTINGS.replace("STRATEGY", strategy)))
-        ask = make_ask(serving, stack)
-        measure(ask, 1.0)
-        before = measure(ask, seconds * rounds)
+        past = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{upstream.grpc_port}"))
+        asks = {"through": make_ask(stack.enter_context(serving.channel())), "past": make_ask(past)}
+        measure(asks, 1.0, {})
+        before = measure(asks, seconds * rounds, {})
         admin = AdminClient(serving.admin)
         admin.say("docs", "start", {})
         wait_until(lambda: admin.get("docs")["state"] == "BACKFILLING", 60, "it re-encodes")
         if pace:
             admin.say("docs", "set", {"pace": pace})
-        paused: list[float] = []
-        running: list[float] = []
+        paused: Took = {}
+        running: Took = {}
         copied = []
         for _ in range(rounds):
             admin.say("docs", "pause", {})
             time.sleep(1.0)
-            paused += measure(ask, seconds)
+            measure(asks, seconds, paused)
             admin.say("docs", "resume", {})
             time.sleep(0.5)
             start = admin.get("docs")["copied"]
-            running += measure(ask, seconds)
+            measure(asks, seconds, running)
             copied.append((admin.get("docs")["copied"] - start) / seconds)
         state = admin.get("docs")["state"]
         assert state == "BACKFILLING", f"it was {state} before the end: more points are needed"
     figures = {"without": told(before), "paused": told(paused), "running": told(running)}
-    ratio = {q: round(figures["running"][q] / figures["paused"][q], 2) for q in ("p50", "p99")}
+    ratio = {
+        way: {q: round(figures["running"][way][q] / figures["paused"][way][q], 2) for q in ("p50", "p99")}
+        for way in asks
+    }
     return {**figures, "running to paused": ratio, "points a second": round(float(np.median(copied)), 1)}
 
 

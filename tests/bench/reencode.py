@@ -178,7 +178,8 @@ async def measure(encoders: Sequence[str], rounds: int, scale: float) -> dict[st
 
 
 async def lead(url: str, grpc_port: int, rest_port: int, encoder: str) -> None:
-    """The process that is killed."""
+    """The process that is killed; it says when its modules are loaded."""
+    print("up", flush=True)  # noqa: T201 # read by `resume`
     await Controller(tools_of(connect(grpc_port, rest_port), url, encoder)).run()
 
 
@@ -194,9 +195,16 @@ async def resume(points: int, encoder: str) -> dict[str, Any]:
 
         async def start() -> asyncio.subprocess.Process:
             command = ["-m", "tests.bench.reencode", "--lead", url, str(upstream.grpc_port), str(upstream.rest_port)]
-            return await asyncio.create_subprocess_exec(
-                sys.executable, *command, "--encoders", encoder, cwd=ROOT, env={**os.environ, COUNTED: str(counted)}
+            environment = {**os.environ, COUNTED: str(counted)}
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, *command, "--encoders", encoder),
+                cwd=ROOT,
+                env=environment,
+                stdout=asyncio.subprocess.PIPE,
             )
+            assert child.stdout is not None  # a pipe
+            assert await child.stdout.readline() == b"up\n"
+            return child
 
         async def until(enough: int) -> float:
             while (await store.read(planned.id)).checkpoint.points < enough:
@@ -210,6 +218,7 @@ async def resume(points: int, encoder: str) -> dict[str, Any]:
         half = (await store.read(planned.id)).checkpoint.points
         began = time.perf_counter()
         child = await start()
+        loaded = time.perf_counter() - began
         resumed = await until(half + 1) - began
         await until(points)
         encoded = sum(map(int, counted.read_text().split()))
@@ -223,6 +232,7 @@ async def resume(points: int, encoder: str) -> dict[str, Any]:
         "texts_encoded": encoded,
         "total_work": round(encoded / points, 4),
         "seconds_to_first_new_page": round(resumed, 2),
+        "of_these_loading_modules": round(loaded, 2),
     }
 
 
