@@ -11,22 +11,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .base import Arrays, Float32
+from .native import compiled
 from .search import Int64, best
 from .vectors import unit_rows
-
-try:
-    from . import _search
-
-    compiled: ModuleType | None = _search
-except ImportError:  # no C compiler at installation
-    compiled = None
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]

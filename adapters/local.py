@@ -24,6 +24,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.linalg import solve
 
 from .base import JSON, Arrays, Float32, Map, PairsError
+from .experts import CodedExperts, encode_experts
 from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best
 from .vectors import normalise_rows, unit_rows, unnormalised
@@ -37,7 +38,8 @@ class LocalMap:
 
     routes (clusters, source_dim) are unit directions from the documents' mean; deltas (clusters, source_dim,
     target_dim) and offsets (clusters, target_dim) the corrections with the cluster's mean folded in; centre
-    (source_dim,) is taken from what is mapped before it is routed and corrected.
+    (source_dim,) is taken from what is mapped before it is routed and corrected. Where `coded` holds the experts,
+    deltas and offsets are without rows.
     """
 
     kind: ClassVar[str] = "local"
@@ -49,6 +51,7 @@ class LocalMap:
     temperature: float
     active: int
     normalise: bool = True
+    coded: CodedExperts | None = None
 
     @property
     def source_dim(self) -> int:
@@ -61,8 +64,12 @@ class LocalMap:
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
         mapped = self.base.apply(vectors)
-        centred = vectors - self.centre
-        mapped += self._correct_one(centred[0]) if len(vectors) == 1 else self._correct(centred)
+        centred: Float32 = vectors - self.centre
+        if self.coded is not None:
+            scores: Float32 = centred @ self.routes.T
+            self.coded.add(centred, scores, self.active, self.temperature, mapped)
+        else:
+            mapped += self._correct_one(centred[0]) if len(vectors) == 1 else self._correct(centred)
         return normalise_rows(mapped) if self.normalise else mapped
 
     def _correct_one(self, centred: Float32) -> Float32:
@@ -104,6 +111,8 @@ class LocalMap:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         own = {"routes": self.routes, "deltas": self.deltas, "offsets": self.offsets, "centre": self.centre}
+        if self.coded is not None:
+            own |= with_prefix("coded", self.coded.arrays())
         return own | with_prefix("base", self.base.arrays())
 
     def settings(self) -> dict[str, JSON]:
@@ -116,6 +125,7 @@ class LocalMap:
 
     @classmethod
     def restore(cls, arrays: Arrays, settings: Mapping[str, JSON]) -> Self:
+        coded = without_prefix("coded", arrays)
         return cls(
             base=restore_map(without_prefix("base", arrays), cast("dict[str, JSON]", settings["base"])),
             routes=arrays["routes"],
@@ -125,7 +135,15 @@ class LocalMap:
             temperature=float(cast("float", settings["temperature"])),
             active=int(cast("int", settings["active"])),
             normalise=bool(settings["normalise"]),
+            coded=CodedExperts.restore(coded) if coded else None,
         )
+
+    def encoded(self) -> LocalMap:
+        """The same map, its experts in a byte a number."""
+        if self.coded is not None:
+            return self
+        coded = encode_experts(self.deltas, self.offsets)
+        return replace(self, deltas=self.deltas[:0], offsets=self.offsets[:0], coded=coded)
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> LocalMap:
         """The same experts under another base and centre (query-side centring)."""

@@ -18,6 +18,7 @@ from .base import JSON, Adapter, Card, Float32, Map, PairsCard, PairsError
 from .calibrate import Calibration, Metric, fit_calibration, sample_scores
 from .candidates import Progress, Selection, select_recipe
 from .fingerprint import Fingerprint, fit_fingerprint
+from .local import LocalMap
 from .metrics import Judgements
 from .pairs import Pairs, check_finite
 from .recipe import Memory, Recipe, Workshop
@@ -76,8 +77,10 @@ def fit_adapter(
 
 
 def served(fitted: Map) -> Map:
-    """The map as it is kept and applied: a residual's pairs in a graph."""
-    return fitted.indexed() if isinstance(fitted, ResidualMap) else fitted
+    """The map as it is kept and applied: a residual's pairs in an index, experts in bytes."""
+    if isinstance(fitted, ResidualMap):
+        return replace(fitted.indexed(), base=served(fitted.base))
+    return fitted.encoded() if isinstance(fitted, LocalMap) else fitted
 
 
 def _calibrate(trial: Trial, chosen: Recipe, metric: Metric, seed: int) -> Calibration | None:

@@ -1,4 +1,4 @@
-/* Python's side of the search: arrays come as buffers, whose sizes are checked here and whose sense is ivf.py's. */
+/* Python's side: arrays come as buffers, whose sizes are checked here and whose sense is that of ivf.py and experts.py. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
@@ -7,19 +7,20 @@
 #include "search.h"
 
 static Search *search = search_plain;
+static Correct *correct = experts_plain;
 static const char *instructions = "plain";
 
 /* Take the search of these instructions, if this processor has them. */
 static int take(const char *name) {
-  if (strcmp(name, "plain") == 0) return search = search_plain, instructions = "plain", 1;
+  if (strcmp(name, "plain") == 0) return search = search_plain, correct = experts_plain, instructions = "plain", 1;
 #ifdef __x86_64__
   __builtin_cpu_init();
   int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   int vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vnni");
-  if (avx2 && strcmp(name, "avx2") == 0) return search = search_avx2, instructions = "avx2", 1;
-  if (vnni && strcmp(name, "vnni") == 0) return search = search_vnni, instructions = "vnni", 1;
+  if (avx2 && strcmp(name, "avx2") == 0) return search = search_avx2, correct = experts_avx2, instructions = "avx2", 1;
+  if (vnni && strcmp(name, "vnni") == 0) return search = search_vnni, correct = experts_vnni, instructions = "vnni", 1;
 #endif
   return 0;
 }
@@ -136,15 +137,68 @@ static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t argum
   return result;
 }
 
+enum { EXPERT_CODES, SCALES, OFFSETS, GIVEN, EXPERT_SCORES, OUT, EXPERT_BUFFERS };
+
+static PyObject *run_experts(const Py_buffer *held, Experts experts, size_t count, size_t active, float temperature) {
+  experts.codes = held[EXPERT_CODES].buf;
+  experts.scales = held[SCALES].buf;
+  experts.offsets = held[OFFSETS].buf;
+  experts.narrow = (experts.source + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
+  experts.blocks = (experts.dim + LANES - 1) / LANES;
+  size_t outputs = experts.experts * experts.blocks * LANES;
+  if (experts.source == 0 || experts.dim == 0 || active == 0 || active > experts.experts ||
+      (size_t)held[EXPERT_CODES].len != outputs * experts.narrow ||
+      (size_t)held[SCALES].len != outputs * sizeof(float) ||
+      (size_t)held[OFFSETS].len != experts.experts * experts.dim * sizeof(float) ||
+      (size_t)held[GIVEN].len != count * experts.source * sizeof(float) ||
+      (size_t)held[EXPERT_SCORES].len != count * experts.experts * sizeof(float) ||
+      (size_t)held[OUT].len != count * experts.dim * sizeof(float)) {
+    PyErr_SetString(PyExc_ValueError, "correct: the sizes of its arrays do not agree");
+    return NULL;
+  }
+  int done;
+  if (count <= FEW) {
+    done = correct(&experts, held[GIVEN].buf, held[EXPERT_SCORES].buf, count, active, temperature, held[OUT].buf);
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    done = correct(&experts, held[GIVEN].buf, held[EXPERT_SCORES].buf, count, active, temperature, held[OUT].buf);
+    Py_END_ALLOW_THREADS
+  }
+  if (done < 0) return PyErr_NoMemory();
+  Py_RETURN_NONE;
+}
+
+/* correct(codes, scales, offsets, given, scores, out, experts, source, dim, count, active, temperature) */
+static PyObject *py_correct(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+  (void)self;
+  size_t sizes[5];
+  if (arguments != EXPERT_BUFFERS + 6) {
+    PyErr_SetString(PyExc_TypeError, "correct takes six arrays, five sizes and a temperature");
+    return NULL;
+  }
+  for (size_t at = 0; at < 5; at++) sizes[at] = PyLong_AsSize_t(given[EXPERT_BUFFERS + at]);
+  double temperature = PyFloat_AsDouble(given[EXPERT_BUFFERS + 5]);
+  if (PyErr_Occurred()) return NULL;
+  Py_buffer held[EXPERT_BUFFERS];
+  size_t got = hold(given, EXPERT_BUFFERS, OUT, held);
+  PyObject *result = NULL;
+  if (got == EXPERT_BUFFERS)
+    result = run_experts(held, (Experts){.experts = sizes[0], .source = sizes[1], .dim = sizes[2]}, sizes[3], sizes[4],
+                         (float)temperature);
+  let_go(held, got);
+  return result;
+}
+
 static PyMethodDef functions[] = {
     {"search", (PyCFunction)(void (*)(void))py_search, METH_FASTCALL, "Rows and scores of the nearest keys."},
     {"add", (PyCFunction)(void (*)(void))py_add, METH_FASTCALL, "Add the gated values of the rows found."},
+    {"correct", (PyCFunction)(void (*)(void))py_correct, METH_FASTCALL, "Add what local experts correct."},
     {"instructions", py_instructions, METH_VARARGS, "The instructions in use, after taking those named."},
     {NULL, NULL, 0, NULL}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_search", "Nearest rows by packed codes.", -1,
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", "Products of bytes: nearest rows, and local experts.", -1,
                                         functions, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__search(void) {
+PyMODINIT_FUNC PyInit__kernel(void) {
   if (!take("vnni") && !take("avx2")) take("plain");
   return PyModule_Create(&definition);
 }

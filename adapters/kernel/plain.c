@@ -32,4 +32,6 @@ void add_values(const int32_t *rows, const float *scores, size_t count, size_t t
 }
 
 #define SEARCH search_plain
+#define EXPERTS experts_plain
 #include "search.inc"
+#include "experts.inc"

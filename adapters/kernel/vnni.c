@@ -48,5 +48,7 @@ static inline void sum_block(const uint8_t *codes, size_t groups, const int8_t *
 }
 
 #define SEARCH search_vnni
+#define EXPERTS experts_vnni
 #include "search.inc"
+#include "experts.inc"
 #endif

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfade.adapters import ivf
+from crossfade.adapters import ivf, native
 from crossfade.adapters.base import Float32
 from crossfade.adapters.ivf import ONE_LIST_UP_TO, add_values, build_ivf
 from crossfade.adapters.search import best
@@ -29,11 +29,11 @@ def crowd(count: int, dim: int, seed: int = 0) -> Float32:
 @pytest.fixture
 def kernel() -> Iterator[Any]:
     """The compiled search, left as it was found."""
-    if ivf.compiled is None:
+    if native.compiled is None:
         pytest.skip("the search was not compiled: no C compiler at installation")
-    before = ivf.compiled.instructions()
-    yield ivf.compiled
-    ivf.compiled.instructions(before)
+    before = native.compiled.instructions()
+    yield native.compiled
+    native.compiled.instructions(before)
 
 
 @pytest.mark.parametrize(("count", "dim"), [(1_000, 384), (MANY, 200), (MANY, 20)])
@@ -75,7 +75,7 @@ def test_every_set_of_instructions_finds_what_numpy_finds(
 def test_the_values_of_the_rows_found_are_added_by_their_gates(
     monkeypatch: pytest.MonkeyPatch, uses_kernel: bool
 ) -> None:
-    if uses_kernel and ivf.compiled is None:
+    if uses_kernel and native.compiled is None:
         pytest.skip("the search was not compiled: no C compiler at installation")
     if not uses_kernel:
         monkeypatch.setattr(ivf, "compiled", None)

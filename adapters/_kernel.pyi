@@ -1,4 +1,4 @@
-"""The compiled search (kernel/): what ivf.py does in numpy where there was no C compiler."""
+"""The compiled part (kernel/): what ivf.py and experts.py do in numpy where there was no C compiler."""
 
 from typing import Any
 
@@ -12,6 +12,12 @@ def add(
     rows: Any, scores: Any, values: Any, out: Any, count: int, top: int, dim: int, temperature: float, weight: float, /
 ) -> None:
     """Add the gated values of the rows found to out. Raises ValueError where sizes do not agree."""
+
+def correct(
+    codes: Any, scales: Any, offsets: Any, given: Any, scores: Any, out: Any,
+    experts: int, source: int, dim: int, count: int, active: int, temperature: float, /,
+) -> None:  # fmt: skip
+    """Add to out what the best experts make of what is given. Raises ValueError where sizes do not agree."""
 
 def instructions(name: str = ..., /) -> str:
     """The instructions in use, after taking those named. Raises ValueError where the processor lacks them."""
