@@ -95,7 +95,7 @@ def watch(kind: str, operations: int, seed: int) -> dict[str, Any]:
         "violations": violations,
         "requests": one.told.requests,
         "failed_requests": len(one.told.failures),
-        "reasons": dict(Counter(reason[:120] for reason in one.told.failures).most_common(3)),
+        "reasons": dict(Counter(reason[:400] for reason in one.told.failures).most_common(3)),
         "seconds": round(one.seconds, 1),
     }
 
