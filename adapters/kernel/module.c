@@ -1,4 +1,4 @@
-/* Python's side: arrays come as buffers, whose sizes are checked here and whose sense is that of ivf.py and experts.py. */
+/* Python's side: arrays come as buffers, whose sizes are checked here; what they mean say ivf.py and experts.py. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
@@ -8,19 +8,28 @@
 
 static Search *search = search_plain;
 static Correct *correct = experts_plain;
+static Add *add = add_plain;
 static const char *instructions = "plain";
 
-/* Take the search of these instructions, if this processor has them. */
+static int use(Search *own_search, Correct *own_correct, Add *own_add, const char *name) {
+  search = own_search;
+  correct = own_correct;
+  add = own_add;
+  instructions = name;
+  return 1;
+}
+
+/* Take the functions of these instructions, if this processor has them. */
 static int take(const char *name) {
-  if (strcmp(name, "plain") == 0) return search = search_plain, correct = experts_plain, instructions = "plain", 1;
+  if (strcmp(name, "plain") == 0) return use(search_plain, experts_plain, add_plain, "plain");
 #ifdef __x86_64__
   __builtin_cpu_init();
   int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   int vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vnni");
-  if (avx2 && strcmp(name, "avx2") == 0) return search = search_avx2, correct = experts_avx2, instructions = "avx2", 1;
-  if (vnni && strcmp(name, "vnni") == 0) return search = search_vnni, correct = experts_vnni, instructions = "vnni", 1;
+  if (avx2 && strcmp(name, "avx2") == 0) return use(search_avx2, experts_avx2, add_avx2, "avx2");
+  if (vnni && strcmp(name, "vnni") == 0) return use(search_vnni, experts_vnni, add_vnni, "vnni");
 #endif
   return 0;
 }
@@ -80,7 +89,8 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
 /* Hold the buffers of the first arguments, those from `written` on to write to; the number held, less on an error. */
 static size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held) {
   size_t at = 0;
-  while (at < count && PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) == 0) at++;
+  for (; at < count; at++)
+    if (PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) break;
   return at;
 }
 
@@ -127,8 +137,8 @@ static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t argum
         (size_t)held[3].len != count * dim * sizeof(float) || top == 0 || dim == 0)
       PyErr_SetString(PyExc_ValueError, "add: the sizes of its arrays do not agree");
     else {
-      add_values(held[0].buf, held[1].buf, count, top, held[2].buf, known, dim, (float)temperature, (float)weight,
-                 held[3].buf);
+      add(held[0].buf, held[1].buf, count, top, held[2].buf, known, dim, (float)temperature, (float)weight,
+          held[3].buf);
       result = Py_None;
       Py_IncRef(result);
     }
@@ -195,8 +205,8 @@ static PyMethodDef functions[] = {
     {"correct", (PyCFunction)(void (*)(void))py_correct, METH_FASTCALL, "Add what local experts correct."},
     {"instructions", py_instructions, METH_VARARGS, "The instructions in use, after taking those named."},
     {NULL, NULL, 0, NULL}};
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", "Products of bytes: nearest rows, and local experts.", -1,
-                                        functions, NULL, NULL, NULL, NULL};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernel", "Products of bytes.", -1, functions,
+                                        NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernel(void) {
   if (!take("vnni") && !take("avx2")) take("plain");

@@ -30,8 +30,8 @@ typedef struct {
 typedef int Search(const Index *index, const Query *query, int32_t *rows, float *scores);
 Search search_plain, search_avx2, search_vnni;
 
-/* Experts of local.py: codes are [expert][block of 16 outputs][narrow / 4][16][4], scales (experts, blocks * 16) what one
- * is worth, offsets (experts, dim); narrow is the source's dimensions, filled up to a multiple of two GROUPs. */
+/* Local experts: codes are [expert][block of 16 outputs][narrow / 4][16][4], scales (experts, blocks * 16) what one is
+ * worth, offsets (experts, dim); narrow is the source's dimensions, filled up to a multiple of two GROUPs. */
 typedef struct {
   const uint8_t *codes;
   const float *scales, *offsets;
@@ -43,8 +43,9 @@ typedef int Correct(const Experts *experts, const float *given, const float *sco
                     float temperature, float *out);
 Correct experts_plain, experts_avx2, experts_vnni;
 
-/* Add values (known, dim) of the rows found (count, top) to out (count, dim), by weight * softmax(score / temperature). */
-void add_values(const int32_t *rows, const float *scores, size_t count, size_t top, const float *values, size_t known,
-                size_t dim, float temperature, float weight, float *out);
+/* Add values (known, dim) of the rows found (count, top) to out (count, dim): weight * softmax(score / temperature). */
+typedef void Add(const int32_t *rows, const float *scores, size_t count, size_t top, const float *values, size_t known,
+                 size_t dim, float temperature, float weight, float *out);
+Add add_plain, add_avx2, add_vnni;
 
 #endif

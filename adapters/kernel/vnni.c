@@ -2,7 +2,7 @@
 #include "search.h"
 
 #ifdef __x86_64__
-#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,popcnt,prefer-vector-width=512")
 #include <immintrin.h>
 
 static inline __m512i load(const uint8_t *codes) { return _mm512_loadu_si512((const void *)codes); }
@@ -47,8 +47,24 @@ static inline void sum_block(const uint8_t *codes, size_t groups, const int8_t *
     sum_four(codes, groups, probes, sums);
 }
 
+#define TAKES_BLOCKS
+/* Take the rows of a block that reach a threshold, without a branch on each; those that equal it are few. */
+static inline size_t take_block(const int16_t *scores, const int32_t *rows, int16_t threshold, size_t *equal,
+                                int32_t *taken) {
+  __m256i lanes = _mm256_loadu_si256((const __m256i *)scores), least = _mm256_set1_epi16(threshold);
+  __m512i own = _mm512_loadu_si512((const void *)rows);
+  __mmask16 real = (__mmask16)~_mm512_movepi32_mask(own);
+  __mmask16 same = _mm256_cmpeq_epi16_mask(lanes, least) & real;
+  __mmask16 reach = _mm256_cmpgt_epi16_mask(lanes, least) & real;
+  for (; same != 0 && *equal > 0; same &= (__mmask16)(same - 1), --*equal) reach |= same & (__mmask16)-same;
+  _mm512_storeu_si512((void *)taken, _mm512_maskz_compress_epi32(reach, own));
+  return (size_t)__builtin_popcount(reach);
+}
+
 #define SEARCH search_vnni
 #define EXPERTS experts_vnni
+#define ADD add_vnni
 #include "search.inc"
 #include "experts.inc"
+#include "add.inc"
 #endif
