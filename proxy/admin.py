@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from .handover import Migrating, hold_still
 from .migration.api import Office, mount_migrations
 
 _STATIC = Path(__file__).parent / "static"
@@ -22,11 +23,15 @@ _PAGE_HEADERS = {
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Migrations(Office, Migrating, Protocol):
+    """What the admin listener asks of migrations."""
+
+
 class Supervised(Protocol):
     """What the admin listener asks of the supervisor."""
 
     @property
-    def migrations(self) -> Office:
+    def migrations(self) -> Migrations:
         """Who does what is asked of migrations."""
 
     async def readiness(self) -> tuple[bool, str]:
@@ -63,6 +68,9 @@ def build_admin(supervised: Supervised) -> Starlette:
         body = {"problem": problem, **supervised.status()}
         return JSONResponse(body, status_code=200 if problem is None else 422)
 
+    async def handover(request: Request) -> Response:
+        return await hold_still(request, supervised.migrations)
+
     async def page(_: Request) -> Response:
         return FileResponse(_STATIC / "admin.html", headers=_PAGE_HEADERS)
 
@@ -78,6 +86,7 @@ def build_admin(supervised: Supervised) -> Starlette:
             Route("/metrics", metrics),
             Route("/status", status),
             Route("/reload", reload, methods=["POST"]),
+            Route("/handover", handover, methods=["POST"]),
             mount_migrations(supervised.migrations),
         ]
     )

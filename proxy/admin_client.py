@@ -7,13 +7,16 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 
 from .config_values import Address
 from .errors import CrossfadeError
+
+if TYPE_CHECKING:
+    from .config import Config
 
 _TIMEOUT_SECONDS = 120.0  # plan and start read a sample of the collection
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -71,7 +74,12 @@ def find_admin(config: Path | None, url: str | None) -> str:
         return "http://127.0.0.1:6380"
     from .loading import load_config
 
-    address = load_config(config).listen.admin
+    return admin_url(load_config(config))
+
+
+def admin_url(config: Config) -> str:
+    """Where a configuration's admin listener is reached from this machine."""
+    address = config.listen.admin
     return f"http://{Address(_WILDCARDS.get(address.host, address.host), address.port)}"
 
 

@@ -17,6 +17,9 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Envoy processes, instead of the file's `workers`.", show_default=False)
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of the serve that runs with this file, losing no request.")
+    ] = False,
     print_envoy_config: Annotated[
         bool, typer.Option("--print-envoy-config", help="Print what Envoy would be given, as JSON, and end.")
     ] = False,
@@ -30,7 +33,7 @@ def serve(
         return
     from .serve import serve as run
 
-    raise typer.Exit(run(config, workers))
+    raise typer.Exit(run(config, workers, replaces=replace))
 
 
 def _print_envoy_config(path: Path) -> None:

@@ -67,6 +67,7 @@ class Migrations:
         self._config: Config | None = None
         self._opened: _Opened | None = None
         self._controller: Background | None = None
+        self._frozen = 0  # how many wait to take over
 
     async def prepare(self, config: Config) -> None:
         """Get ready for a configuration that is about to serve, and tell the workers how things stand.
@@ -82,13 +83,29 @@ class Migrations:
     async def take(self, config: Config) -> None:
         """Work by a configuration that serves now."""
         before, self._config = self._config, config
-        if self._opened is None:
+        if self._opened is None or self._frozen:
             return
         if self._controller is not None and before is not None and _works_with(before) == _works_with(config):
             return
         await self._stop_controller()
         self._controller = Background()
         self._controller.start(Controller(self._tools(self._opened)).run(), "migration controller")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether somebody waits to take over."""
+        return self._frozen > 0
+
+    async def freeze(self) -> None:
+        """Move no migration on; clients are served as before, and their writes captured."""
+        self._frozen += 1
+        await self._stop_controller()
+
+    async def thaw(self) -> None:
+        """Go on, unless it was never begun or has come to an end meanwhile."""
+        self._frozen -= 1
+        if self._config is not None:
+            await self.take(self._config)
 
     async def _open(self, config: Config) -> _Opened:
         if config.migrations.store is None or config.migrations.journal is None:

@@ -23,17 +23,17 @@ from .supervisor import Supervisor
 log = logging.getLogger("crossfade.serve")
 
 
-def serve(config_path: Path, workers: int | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code.
+def serve(config_path: Path, workers: int | None = None, *, replaces: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. `replaces`: in place of one that serves it already.
 
     The first signal drains, a second one ends everything at once; SIGHUP or a change of the file reloads.
     """
-    return asyncio.run(_serve(config_path, workers))
+    return asyncio.run(_serve(config_path, workers, replaces))
 
 
-async def _serve(config_path: Path, workers: int | None) -> int:
+async def _serve(config_path: Path, workers: int | None, replaces: bool) -> int:
     start_logging(Log())
-    supervisor = Supervisor(config_path, workers)
+    supervisor = Supervisor(config_path, workers, replaces=replaces)
     background = Background()
     ending = _Ending()
     ending.listen()

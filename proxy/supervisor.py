@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,13 +18,14 @@ from crossfade.backends.dialect import Dialect
 from crossfade.backends.milvus import MilvusDialect
 from crossfade.backends.qdrant import QdrantDialect
 
+from .admin_client import admin_url
 from .background import Background
 from .certificates import read_certificates, watch_certificates
 from .config import Config
-from .config_values import Address
 from .embedded_upstreams import EmbeddedUpstreams
 from .envoy import build_bootstrap, listeners_of
 from .errors import ConfigError, CrossfadeError, Problem
+from .handover import Handover, stand_in
 from .leading import read_led
 from .leads import Leads
 from .live import AdapterShelf
@@ -35,6 +35,7 @@ from .migration.errors import MigrationStorageError
 from .migration.verbs import Status
 from .native import filter_module, why_full
 from .observing import count_observed
+from .ports import check_ports, check_replaceable
 from .processes import StartError, WorkerProcess, pyvoy_module, worker_environment
 from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, render
 from .prometheus_migrations import MigrationsCollector
@@ -50,8 +51,9 @@ log = logging.getLogger("crossfade.supervisor")
 class Supervisor:
     """Everything that `crossfade serve` runs beside the workers."""
 
-    def __init__(self, path: Path, workers: int | None) -> None:
+    def __init__(self, path: Path, workers: int | None, *, replaces: bool = False) -> None:
         self.path = path
+        self._replaces = replaces
         self._asked_workers = workers
         self.run_dir = Path(tempfile.mkdtemp(prefix="crossfade-"))
         self.generation = 0
@@ -71,7 +73,16 @@ class Supervisor:
     async def start(self) -> None:
         """Bring everything up; raises ConfigError, AdapterUnavailable and StartError, each saying what to do."""
         text, self.config = self._read()
-        check_ports(self.config)
+        if not self._replaces:
+            await self._start(text, None)
+            return
+        check_replaceable(self.config)
+        async with stand_in(admin_url(self.config)) as handover:
+            await self._start(text, handover)
+
+    async def _start(self, text: str, handover: Handover | None) -> None:
+        if handover is None:
+            check_ports(self.config)
         publish_secrets(self.run_dir, read_certificates(self.config), 1)
         await self._embedded.start(self.config)
         self.config = self._embedded.resolve(self.config)
@@ -96,6 +107,8 @@ class Supervisor:
         await asyncio.gather(*(worker.wait_ready() for worker in self._workers))
         if refused := await self._wait_routes(1):
             raise StartError(refused)
+        if handover is not None:
+            await handover.finish(self.config.limits.drain)
         await self.migrations.take(self.config)
 
     def _pids(self) -> list[int]:
@@ -255,6 +268,8 @@ class Supervisor:
     async def drain(self) -> None:
         """Turn readiness false, let calls in flight finish within limits.drain, and end the workers."""
         self.draining = True
+        if self.migrations.frozen:
+            await self.migrations.freeze()  # for good: whoever takes over moves them on
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     async def close(self) -> None:
@@ -265,33 +280,3 @@ class Supervisor:
         await self._background.stop()
         await self._embedded.stop()
         shutil.rmtree(self.run_dir, ignore_errors=True)
-
-
-def check_ports(config: Config) -> None:
-    """Refuse ports that others hold; raises ConfigError naming each key.
-
-    Workers share a port by SO_REUSEPORT, so the kernel alone would not say.
-    """
-    places = [(one.key, one.address) for one in listeners_of(config)]
-    places.append(("listen.admin", config.listen.admin))
-    problems = [
-        Problem(key, None, f"{address} cannot be listened on ({reason}); stop what holds it or choose another port")
-        for key, address in places
-        if (reason := _busy(address)) is not None
-    ]
-    if problems:
-        raise ConfigError(problems)
-
-
-def _busy(address: Address) -> str | None:
-    try:
-        family, kind, proto, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, proto) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-    except OSError as error:
-        return error.strerror or str(error)
-    return None
-
-
-__all__ = ["DIALECTS", "StartError", "Supervisor", "check_ports"]

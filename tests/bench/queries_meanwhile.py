@@ -135,7 +135,7 @@ def run(points: int, rounds: int, seconds: float, strategy: str, pace: dict[str,
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=20_000)
+    parser.add_argument("--points", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each part of a round")
     parser.add_argument("--strategies", nargs="*", default=["adapt", "crossfade"])

@@ -185,6 +185,7 @@ async def run_constant(folder: Path, seed: int, tell: Tell, *, step_seconds: flo
             await during("reverse", lambda: say("reverse", {"SYNCED"}))
             await during("switch again", lambda: say("switch", {"SWITCHED"}, percent=100.0))
             await during("reload", lambda: _off(stage.serving.reload))
+            await during("restart", lambda: _off(stage.replace))
             await during("complete", lambda: say("complete", {"COMPLETED"}))
     return {
         "requests": told.requests,

@@ -207,6 +207,14 @@ class Stage:
         self.serving.process = self._spawn(self.serving.config, self.serving.log)
         self.wait_serving()
 
+    def replace(self) -> None:
+        """Start another Crossfade that takes this one's place, and wait until it has."""
+        old, log = self.serving.process, self.folder / "serve-again.log"
+        self.serving.process = spawn_serve(self.serving.config, log, self.workers, None, "--replace")
+        self.serving.log = log
+        assert old.wait(60) == 0
+        self.wait_serving()
+
 
 def fill(client: QdrantClient, points: int) -> None:
     """The old collection with so many points."""

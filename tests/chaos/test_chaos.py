@@ -31,6 +31,6 @@ async def test_no_history_of_a_point_shows_a_lost_stale_or_resurrected_write_alt
 
 async def test_no_request_fails_over_the_whole_way_of_a_migration(tmp_path: Path) -> None:
     figures = await run_constant(tmp_path, seed=7, tell=quiet, step_seconds=0.3)
-    assert len(figures["failed_by_step"]) == 10
+    assert len(figures["failed_by_step"]) == 11
     assert figures["requests"] > 30
     assert figures["failed_requests"] == 0, figures

@@ -138,12 +138,12 @@ def start_serving(
 
 
 def spawn_serve(
-    config: Path, log: Path, workers: int = 1, environment: dict[str, str] | None = None
+    config: Path, log: Path, workers: int = 1, environment: dict[str, str] | None = None, *options: str
 ) -> subprocess.Popen[bytes]:
     """Start the process without waiting for it."""
     path = ":".join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     environment = {**os.environ, "PYTHONPATH": path, **(environment or {})}
-    command = [sys.executable, "-m", "crossfade.proxy", "serve", str(config), "--workers", str(workers)]
+    command = [sys.executable, "-m", "crossfade.proxy", "serve", str(config), "--workers", str(workers), *options]
     with log.open("wb") as stream:
         return subprocess.Popen(command, env=environment, stdout=stream, stderr=stream)
 
