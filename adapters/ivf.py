@@ -31,7 +31,7 @@ LIST_UNIT = 16384.0  # of scores of lists, rounded to 16 bits
 PROBE_UNIT = 32767.0  # of whole queries, rounded to 16 bits
 MOST = 127  # codes of rows are 1 to MOST, those of queries and whole rows -MOST to MOST
 ZERO = 64  # the code of nought
-SHIFT = 5  # bits that scores by code lose, to fit into 16
+SHIFT = 6  # bits that scores by code lose, to fit into 16
 LANES, GROUP = 16, 4  # rows of a block, numbers of a row that lie together: kernel/search.h
 
 
@@ -77,7 +77,8 @@ class IvfIndex:
         """Rows and cosines (n, top), best first, for unit probes (n, dim); row -1 where fewer were found."""
         probes = np.ascontiguousarray(probes, np.float32)
         narrow: Float32 = probes @ self.basis
-        lists: Float32 = narrow @ self.centroids.T
+        # Nothing is chosen where all are visited.
+        lists: Float32 = narrow @ self.centroids.T if self.visited < len(self.centroids) else narrow[:0]
         if compiled is None:
             return self._search_numpy(probes, narrow, lists, top)
         count, packed = len(probes), self.packed

@@ -56,7 +56,8 @@ static int agree(const Py_buffer *given, const Index *index, const Query *query)
          (size_t)index->starts[index->lists] == blocks &&
          (size_t)given[NARROW].len == query->count * index->narrow * sizeof(float) &&
          (size_t)given[WHOLE].len == query->count * index->dim * sizeof(float) &&
-         (size_t)given[LISTS].len == query->count * index->lists * sizeof(float) &&
+         (query->visited >= index->lists ||
+          (size_t)given[LISTS].len == query->count * index->lists * sizeof(float)) &&
          (size_t)given[ROWS].len == query->count * query->top * sizeof(int32_t) &&
          (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
 }

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 enum { LANES = 16, GROUP = 4 };            /* keys of a block; numbers of a key that lie together */
-enum { MOST = 127, ZERO = 64, SHIFT = 5 }; /* largest code of a query; a key's code of nought; bits that scores lose */
+enum { MOST = 127, ZERO = 64, SHIFT = 6 }; /* largest code of a query; a key's code of nought; bits that scores lose */
 
 /* What ivf.py packs. codes are [block][narrow / 4][16 keys][4]; rows name the keys of each block, -1 where it is filled
  * up; starts are the first block of each list, and the end; keys (n, dim) are whole rows. */

@@ -269,3 +269,19 @@ def test_cranfield_reaches_its_first_figure_and_beats_both_published_baselines()
     assert auto.of_status_quo >= 0.88
     assert auto.ndcg10 > 0.03 + max(evaluation.row(centring).ndcg10 for centring in baselines)
     assert auto.ndcg10 < 1.1 * evaluation.row(STATUS_QUO).ndcg10
+
+
+def test_few_pairs_with_duplicates_and_a_constant_column_give_a_finite_adapter_that_says_so() -> None:
+    rng = np.random.default_rng(0)
+    source, target = rng.normal(size=(300, 384)), rng.normal(size=(300, 384))
+    target[:, :40] = source[:, :40] = rng.normal(size=(300, 40)) * 4
+    source[:, 7] = target[:, 9] = 0.25
+    source, target = np.concatenate([source, source[:30]]), np.concatenate([target, target[:30]])
+    pairs = make_pairs(source.astype(np.float32), unit_rows(target))
+    adapter = fit_adapter(pairs, method="residual", corpus_size=320)
+    assert len(pairs) < pairs.source.shape[1]
+    assert adapter.card.figures["duplicates_dropped"] == 30
+    for fitted in (adapter.query, adapter.document):
+        mapped = fitted.apply(np.concatenate([pairs.source[:5], np.zeros((1, 384), np.float32)]))
+        assert np.isfinite(mapped).all()
+        np.testing.assert_allclose(np.linalg.norm(mapped, axis=1), 1.0, atol=1e-4)

@@ -2,10 +2,11 @@
 
 Run as `python -m tests.bench.bench_adapters [--quick]`, best with OPENBLAS_NUM_THREADS=1: figures are for one core.
 Maps are as they are served. For each family, dimensions and batch size the median of several rounds, of the median call
-in each, gives microseconds a query; every round takes other queries, so that no processor can learn their way. The
-limit is the larger of two times: reading once what a batch needs at the measured read bandwidth (of an array as large,
-so caches count alike), and its multiply-adds at the measured rate of a large product, those of bytes at four times it.
-Vectors lie around some hundred centres, in directions that fade, as embeddings do; what they mean does not matter.
+in each, gives microseconds of CPU a query: what others do meanwhile does not count, but their use of the caches does.
+Calls take other queries in turn, so that no processor can learn their way. The limit is the larger of two times:
+reading once what a batch needs at the measured read bandwidth (of an array as large, so caches count alike), and its
+multiply-adds at the measured rate of a large product, those of bytes at four times it. Vectors lie around some hundred
+centres, in directions that fade, as embeddings do; what they mean does not matter.
 """
 
 from __future__ import annotations
@@ -105,16 +106,16 @@ def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> l
 
 
 def microseconds(call: Callable[[Float32], object], given: list[Float32], *, seconds: float = 0.5) -> float:
-    """Microseconds a call: the median of rounds' medians; calls take what is given in turn."""
+    """Microseconds of CPU a call: the median of rounds' medians; calls take what is given in turn."""
     medians = []
     at = 0
     for _ in range(ROUNDS):
         taken: list[float] = []
-        start = time.perf_counter()
-        while time.perf_counter() - start < seconds / ROUNDS or len(taken) < 5:
-            one = time.perf_counter()
+        start = time.process_time()
+        while time.process_time() - start < seconds / ROUNDS or len(taken) < 5:
+            one = time.process_time()
             call(given[at % len(given)])
-            taken.append(time.perf_counter() - one)
+            taken.append(time.process_time() - one)
             at += 1
         medians.append(median(taken))
     return median(medians) * 1e6
@@ -185,7 +186,7 @@ def asked(line: Line) -> str:
 
 def show(lines: list[Line], rate: float) -> None:
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "all")
-    table = Table(title=f"microseconds a query ({threads} BLAS threads; {rate / 1e9:.0f} G multiply-adds/s)")
+    table = Table(title=f"microseconds of CPU a query ({threads} BLAS threads; {rate / 1e9:.0f} G multiply-adds/s)")
     for column in ("family", "dims", "pairs", "batch", "us", "limit", "x limit", "asked", "fit s", "MB"):
         table.add_column(column, justify="left" if column == "family" else "right", no_wrap=True)
     for line in lines:
