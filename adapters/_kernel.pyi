@@ -3,14 +3,15 @@
 from typing import Any
 
 def search(
-    codes: Any, block_rows: Any, starts: Any, keys: Any, narrow: Any, whole: Any, lists: Any,
-    rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int, step: float, /,
+    codes: Any, block_rows: Any, starts: Any, centroids: Any, keys: Any, narrow: Any, whole: Any,
+    rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int, unit: float, /,
 ) -> None:  # fmt: skip
     """Write the rows found and their scores. Raises ValueError where sizes do not agree."""
 
 def add(
-    rows: Any, scores: Any, values: Any, out: Any, count: int, top: int, dim: int, temperature: float, weight: float, /
-) -> None:
+    rows: Any, scores: Any, values: Any, units: Any, out: Any,
+    count: int, top: int, dim: int, temperature: float, weight: float, /,
+) -> None:  # fmt: skip
     """Add the gated values of the rows found to out. Raises ValueError where sizes do not agree."""
 
 def correct(

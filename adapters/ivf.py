@@ -25,10 +25,9 @@ Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
 
 NARROW = 128  # directions kept: fewer lose neighbours, more are read in vain
-ONE_LIST_UP_TO = 4_096  # rows; so many are scanned in less time than lists are chosen in
+ONE_LIST_UP_TO = 5_000  # rows; so many are scanned in about the time that choosing among lists takes and saves
+LEAST_SCANNED = 3_584  # rows, where lists are chosen
 KEPT = 128  # candidates by code for each query
-LIST_UNIT = 16384.0  # of scores of lists, rounded to 16 bits
-PROBE_UNIT = 32767.0  # of whole queries, rounded to 16 bits
 MOST = 127  # codes of rows are 1 to MOST, those of queries and whole rows -MOST to MOST
 ZERO = 64  # the code of nought
 SHIFT = 6  # bits that scores by code lose, to fit into 16
@@ -38,9 +37,10 @@ LANES, GROUP = 16, 4  # rows of a block, numbers of a row that lie together: ker
 @dataclass(frozen=True)
 class Packed:
     """Codes as the kernel reads them: codes (blocks, narrow / GROUP, LANES, GROUP), rows (blocks * LANES,), -1 where a
-    list's last block is filled up, starts (lists + 1,) the first block of each list."""
+    list's last block is filled up, starts (lists + 1,) the first block of each list, centroids as codes."""
 
     codes: NDArray[np.uint8]
+    centroids: NDArray[np.uint8]
     rows: Int32
     starts: Int32
 
@@ -62,30 +62,33 @@ class IvfIndex:
         return _pack(self.keys.astype(np.float32) * self.unit, self.basis, self.centroids)
 
     @cached_property
-    def step(self) -> float:
-        """What one is worth in scores by whole rows."""
-        return float(self.unit[0]) / PROBE_UNIT
-
-    @cached_property
     def visited(self) -> int:
         """Lists that a query visits: few enough rows to scan, and more of them the more there are."""
         lists, rows = len(self.centroids), len(self.keys)
-        wanted = max(ONE_LIST_UP_TO, 28.0 * rows**0.5)
+        wanted = max(LEAST_SCANNED, 28.0 * rows**0.5)
         return min(lists, int(np.ceil(lists * wanted / max(rows, 1))))
 
     def search(self, probes: Float32, top: int) -> tuple[Int32, Float32]:
         """Rows and cosines (n, top), best first, for unit probes (n, dim); row -1 where fewer were found."""
         probes = np.ascontiguousarray(probes, np.float32)
         narrow: Float32 = probes @ self.basis
-        # Nothing is chosen where all are visited.
-        lists: Float32 = narrow @ self.centroids.T if self.visited < len(self.centroids) else narrow[:0]
         if compiled is None:
-            return self._search_numpy(probes, narrow, lists, top)
+            return self._search_numpy(probes, narrow, top)
         count, packed = len(probes), self.packed
         rows, scores = np.empty((count, top), np.int32), np.empty((count, top), np.float32)
         compiled.search(
-            *(packed.codes, packed.rows, packed.starts, self.keys, narrow, probes, lists),
-            *(rows, scores, probes.shape[1], narrow.shape[1], count, self.visited, max(KEPT, top), top, self.step),
+            *(packed.codes, packed.rows, packed.starts, packed.centroids, self.keys, narrow, probes),
+            *(
+                rows,
+                scores,
+                probes.shape[1],
+                narrow.shape[1],
+                count,
+                self.visited,
+                max(KEPT, top),
+                top,
+                float(self.unit[0]),
+            ),
         )
         return rows, scores
 
@@ -114,26 +117,28 @@ class IvfIndex:
         members[packed.rows[real]] = np.repeat(np.arange(len(packed.starts) - 1), np.diff(packed.starts) * LANES)[real]
         return codes, members
 
-    def _search_numpy(self, probes: Float32, narrow: Float32, lists: Float32, top: int) -> tuple[Int32, Float32]:
+    def _search_numpy(self, probes: Float32, narrow: Float32, top: int) -> tuple[Int32, Float32]:
         """What the kernel does, in as few products as numpy can; equal codes at the border may be kept otherwise."""
         codes, members = self._plain
         scale = np.float32(MOST) / np.maximum(np.abs(narrow).max(axis=1, keepdims=True), np.float32(1e-30))
-        scores = np.floor((np.rint(narrow * scale) @ codes.T) * np.float32(0.5**SHIFT))
+        coded = np.rint(narrow * scale)
+        scores = np.floor((coded @ codes.T) * np.float32(0.5**SHIFT))
         if self.visited < len(self.centroids):
-            lists = np.rint(lists * np.float32(LIST_UNIT))
+            lists = np.floor((coded @ (_encode(self.centroids) - ZERO).T) * np.float32(0.5**SHIFT))
             border = np.partition(lists, -self.visited, axis=1)[:, -self.visited, None]
             scores[~(lists >= border)[:, members]] = -np.inf
         kept, reached = best(scores, max(KEPT, top))
-        whole = np.rint(probes * np.float32(PROBE_UNIT)).astype(np.float64)
+        most = np.maximum(np.abs(probes).max(axis=1, keepdims=True), np.float32(1e-30))
+        whole = np.rint(probes * (np.float32(MOST) / most)).astype(np.float64)
         exact = np.matmul(self.keys[kept].astype(np.float64), whole[:, :, None])[:, :, 0]
         exact[reached == -np.inf] = -np.inf
         order = np.lexsort((kept, -exact))[:, :top]
         rows, cosines = np.take_along_axis(kept, order, axis=1), np.take_along_axis(exact, order, axis=1)
         rows, cosines = _widen(rows, top, -1), _widen(cosines, top, -np.inf)
         missing = cosines == -np.inf
-        return np.where(missing, -1, rows).astype(np.int32), np.where(missing, 0, cosines * self.step).astype(
-            np.float32
-        )
+        return np.where(missing, -1, rows).astype(np.int32), np.where(
+            missing, 0, cosines * (self.unit[0] * most / MOST)
+        ).astype(np.float32)
 
 
 def build_ivf(rows: Float32, *, seed: int = 0) -> tuple[IvfIndex, Int64]:
@@ -158,21 +163,6 @@ def build_ivf(rows: Float32, *, seed: int = 0) -> tuple[IvfIndex, Int64]:
     return IvfIndex(_rounded(rows[order], unit), unit, basis, centroids), order
 
 
-def add_values(
-    values: Float32, rows: Int32, scores: Float32, out: Float32, *, temperature: float, weight: float
-) -> None:
-    """Add weight * softmax(scores / temperature) values[rows] to out (n, dim).
-
-    rows and scores (n, top), values (m, dim); a row of -1 counts for nothing.
-    """
-    if compiled is not None:
-        compiled.add(rows, scores, values, out, len(rows), rows.shape[1], out.shape[1], temperature, weight)
-        return
-    gates = np.where(rows < 0, 0, np.exp((scores - scores[:, :1]) / np.float32(temperature)))
-    gates *= np.float32(weight) / np.maximum(gates.sum(axis=1, keepdims=True), np.float32(1e-30))
-    out += np.matmul(gates[:, None, :], values[rows])[:, 0]
-
-
 def _rounded(rows: Float32, unit: Float32) -> Int8:
     """Rows (n, dim) in units of `unit` (1,)."""
     found: Int8 = np.clip(np.rint(rows / unit), -MOST, MOST).astype(np.int8)
@@ -187,23 +177,35 @@ def _principal(rows: Float32, count: int) -> Float32:
     return basis
 
 
+def _encode(narrow: Float32) -> Float32:
+    """Codes 1 to MOST of narrowed rows (n, narrow), whose scale is their own; a few outliers are cut off."""
+    some = np.abs(narrow[:: -(-len(narrow) // 4_096)])
+    scale = (ZERO - 1) / max(float(np.quantile(some, 0.9999)), 1e-30)
+    codes: Float32 = np.clip(np.rint(narrow * np.float32(scale)), 1 - ZERO, ZERO - 1) + np.float32(ZERO)
+    return codes
+
+
+def _lay(codes: Float32, places: Int64, size: int) -> NDArray[np.uint8]:
+    """Codes (n, narrow) at their places among `size`, a multiple of LANES, as the kernel reads them."""
+    laid = np.full((size, codes.shape[1]), ZERO, np.uint8)
+    laid[places] = codes
+    blocks = laid.reshape(-1, LANES, codes.shape[1] // GROUP, GROUP).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(blocks)
+
+
 def _pack(keys: Float32, basis: Float32, centroids: Float32) -> Packed:
     narrow = keys @ basis
+    lists = len(centroids)
     members = np.argmax(narrow @ centroids.T, axis=1)
-    some = np.abs(narrow[:: -(-len(narrow) // 4_096)])
-    scale = (ZERO - 1) / max(float(np.quantile(some, 0.9999)), 1e-30)  # a few outliers are cut off
-    codes = (np.clip(np.rint(narrow * np.float32(scale)), 1 - ZERO, ZERO - 1) + ZERO).astype(np.uint8)
-    sizes = np.bincount(members, minlength=len(centroids))
+    sizes = np.bincount(members, minlength=lists)
     starts = np.concatenate([[0], np.cumsum(-(-sizes // LANES))]).astype(np.int32)
     order = np.argsort(members, kind="stable")
     first = np.repeat(starts[:-1] * LANES - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
     places = np.arange(len(keys)) + first
     rows = np.full(starts[-1] * LANES, -1, np.int32)
     rows[places] = order
-    laid = np.full((len(rows), codes.shape[1]), ZERO, np.uint8)
-    laid[places] = codes[order]
-    blocks = laid.reshape(-1, LANES, codes.shape[1] // GROUP, GROUP).transpose(0, 2, 1, 3)
-    return Packed(np.ascontiguousarray(blocks), rows, starts)
+    coded = _lay(_encode(narrow)[order], places, len(rows))
+    return Packed(coded, _lay(_encode(centroids), np.arange(lists), -(-lists // LANES) * LANES), rows, starts)
 
 
 def _widen(found: NDArray[Any], top: int, filler: float) -> NDArray[Any]:

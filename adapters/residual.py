@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError, StoreError
-from .ivf import IvfIndex, add_values, build_ivf
+from .ivf import IvfIndex, build_ivf
 from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best, blocks
+from .values import CodedValues, add_values, encode_values
 from .vectors import normalise_rows, unit_rows, unnormalised
 
 EXACT_UP_TO = 256  # pairs; a product over fewer is as fast as the index
@@ -31,8 +32,8 @@ class ResidualMap:
     """A base map that does not normalise, and the residuals it left on its pairs.
 
     keys (n, source_dim) are the pairs' source vectors, centred on the documents' mean and of unit length, or no rows
-    where `index` holds them; values (n, target_dim) their residuals; centre (source_dim,) is taken from what
-    is mapped before the keys are searched.
+    where `index` holds them; values (n, target_dim) their residuals, or no rows where `coded` holds them; centre
+    (source_dim,) is taken from what is mapped before the keys are searched.
     """
 
     kind: ClassVar[str] = "residual"
@@ -45,6 +46,7 @@ class ResidualMap:
     weight: float
     normalise: bool = True
     index: IvfIndex | None = None
+    coded: CodedValues | None = None
 
     @property
     def source_dim(self) -> int:
@@ -56,16 +58,17 @@ class ResidualMap:
 
     def __len__(self) -> int:
         """How many pairs correct."""
-        return len(self.values)
+        return len(self.values if self.coded is None else self.coded)
 
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
         mapped = self.base.apply(vectors)
         probes = normalise_rows(vectors - self.centre)
+        values = self.values if self.coded is None else self.coded
         for start, stop in blocks(len(probes), len(self)):
             rows, scores = self._nearest(probes[start:stop])
             add_values(
-                self.values, rows, scores, mapped[start:stop], temperature=self.temperature, weight=self.weight
+                values, rows, scores, mapped[start:stop], temperature=self.temperature, weight=self.weight
             )  # fmt: skip
         return normalise_rows(mapped) if self.normalise else mapped
 
@@ -80,6 +83,8 @@ class ResidualMap:
         own: dict[str, NDArray[Any]] = {"keys": self.keys, "values": self.values, "centre": self.centre}
         if self.index is not None:
             own |= with_prefix("index", self.index.arrays())
+        if self.coded is not None:
+            own |= with_prefix("coded", self.coded.arrays())
         return own | with_prefix("base", self.base.arrays())
 
     def settings(self) -> dict[str, JSON]:
@@ -98,9 +103,12 @@ class ResidualMap:
         base = restore_map(without_prefix("base", arrays), cast("dict[str, JSON]", settings["base"]))
         described = without_prefix("index", arrays)
         index = IvfIndex.restore(described) if described else None
+        rounded = without_prefix("coded", arrays)
+        coded = CodedValues(rounded["codes"], rounded["units"]) if rounded else None
         keys, values = arrays["keys"], arrays["values"]
-        if len(values) != len(keys if index is None else index):
-            raise StoreError(f"residual: {len(values)} values for {len(index or keys)} keys; fit the adapter again")
+        counts = len(values if coded is None else coded), len(keys if index is None else index)
+        if counts[0] != counts[1]:
+            raise StoreError(f"residual: {counts[0]} values for {counts[1]} keys; fit the adapter again")
         return cls(
             base=base,
             keys=keys,
@@ -111,6 +119,7 @@ class ResidualMap:
             weight=float(cast("float", settings["weight"])),
             normalise=bool(settings["normalise"]),
             index=index,
+            coded=coded,
         )
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> ResidualMap:
@@ -118,11 +127,12 @@ class ResidualMap:
         return replace(self, base=unnormalised(base), centre=np.asarray(centre, np.float32))
 
     def indexed(self) -> ResidualMap:
-        """The same map, its keys in an index unless they are few; deterministic for the same keys."""
+        """The same map, its keys in an index and values in bytes unless they are few; the same for the same pairs."""
         if self.index is not None or len(self) <= EXACT_UP_TO:
             return self
         index, order = build_ivf(self.keys)
-        return replace(self, keys=self.keys[:0], values=np.ascontiguousarray(self.values[order]), index=index)
+        coded = encode_values(self.values[order])
+        return replace(self, keys=self.keys[:0], values=self.values[:0], index=index, coded=coded)
 
     def grown(self, source: Float32, target: Float32, mean: NDArray[Any], documents: Map | None = None) -> ResidualMap:
         """The map with more pairs source (n, source_dim), target (n, target_dim) in its bank.
@@ -132,10 +142,10 @@ class ResidualMap:
         """
         raw = self.base if documents is None else unnormalised(documents)
         keys, values = _bank(raw, source, target, mean)
+        if self.index is not None and self.coded is not None:
+            return replace(self, coded=self.coded.joined(values), index=self.index.extended(keys))
         joined = np.concatenate([self.values, values])
-        if self.index is None:
-            return replace(self, keys=np.concatenate([self.keys, keys]), values=joined).indexed()
-        return replace(self, values=joined, index=self.index.extended(keys))
+        return replace(self, keys=np.concatenate([self.keys, keys]), values=joined).indexed()
 
 
 def fit_residual(

@@ -43,7 +43,7 @@ static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
   return PyUnicode_FromString(instructions);
 }
 
-enum { CODES, BLOCK_ROWS, STARTS, KEYS, NARROW, WHOLE, LISTS, ROWS, SCORES, BUFFERS };
+enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, KEYS, NARROW, WHOLE, ROWS, SCORES, BUFFERS };
 enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
 enum { SIZES = 6 }; /* dim, narrow, count, visited, kept, top */
 
@@ -56,8 +56,7 @@ static int agree(const Py_buffer *given, const Index *index, const Query *query)
          (size_t)index->starts[index->lists] == blocks &&
          (size_t)given[NARROW].len == query->count * index->narrow * sizeof(float) &&
          (size_t)given[WHOLE].len == query->count * index->dim * sizeof(float) &&
-         (query->visited >= index->lists ||
-          (size_t)given[LISTS].len == query->count * index->lists * sizeof(float)) &&
+         (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow &&
          (size_t)given[ROWS].len == query->count * query->top * sizeof(int32_t) &&
          (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
 }
@@ -70,7 +69,7 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
   index.lists = (size_t)given[STARTS].len / sizeof(int32_t) - 1;
   query.narrow = given[NARROW].buf;
   query.whole = given[WHOLE].buf;
-  query.lists = given[LISTS].buf;
+  index.centroids = given[CENTROIDS].buf;
   if (!agree(given, &index, &query)) {
     PyErr_SetString(PyExc_ValueError, "search: the sizes of its arrays do not agree");
     return NULL;
@@ -103,43 +102,44 @@ static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t co
   (void)self;
   size_t sizes[SIZES];
   if (count != BUFFERS + SIZES + 1) {
-    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes and the step of scores");
+    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes and the unit of keys");
     return NULL;
   }
   for (size_t at = 0; at < SIZES; at++) sizes[at] = PyLong_AsSize_t(given[BUFFERS + at]);
-  double step = PyFloat_AsDouble(given[BUFFERS + SIZES]);
+  double unit = PyFloat_AsDouble(given[BUFFERS + SIZES]);
   if (PyErr_Occurred()) return NULL;
   Py_buffer held[BUFFERS];
   size_t got = hold(given, BUFFERS, ROWS, held);
   PyObject *result = NULL;
   if (got == BUFFERS)
-    result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .step = (float)step},
+    result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .unit = (float)unit},
                  (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5]});
   let_go(held, got);
   return result;
 }
 
-/* add(rows, scores, values, out, count, top, dim, temperature, weight) */
+/* add(rows, scores, values, units, out, count, top, dim, temperature, weight) */
 static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
   (void)self;
-  if (arguments != 9) {
-    PyErr_SetString(PyExc_TypeError, "add takes four arrays, three sizes, a temperature and a weight");
+  enum { FOUND, FOUND_SCORES, VALUES, UNITS, SUM, ADD_BUFFERS };
+  if (arguments != ADD_BUFFERS + 5) {
+    PyErr_SetString(PyExc_TypeError, "add takes five arrays, three sizes, a temperature and a weight");
     return NULL;
   }
-  size_t count = PyLong_AsSize_t(given[4]), top = PyLong_AsSize_t(given[5]), dim = PyLong_AsSize_t(given[6]);
-  double temperature = PyFloat_AsDouble(given[7]), weight = PyFloat_AsDouble(given[8]);
+  size_t count = PyLong_AsSize_t(given[5]), top = PyLong_AsSize_t(given[6]), dim = PyLong_AsSize_t(given[7]);
+  double temperature = PyFloat_AsDouble(given[8]), weight = PyFloat_AsDouble(given[9]);
   if (PyErr_Occurred()) return NULL;
-  Py_buffer held[4];
-  size_t got = hold(given, 4, 3, held);
+  Py_buffer held[ADD_BUFFERS];
+  size_t got = hold(given, ADD_BUFFERS, SUM, held);
   PyObject *result = NULL;
-  if (got == 4) {
-    size_t known = dim ? (size_t)held[2].len / dim / sizeof(float) : 0;
-    if ((size_t)held[0].len != count * top * sizeof(int32_t) || held[1].len != held[0].len ||
-        (size_t)held[3].len != count * dim * sizeof(float) || top == 0 || dim == 0)
+  if (got == ADD_BUFFERS) {
+    size_t known = (size_t)held[UNITS].len / sizeof(float);
+    if ((size_t)held[FOUND].len != count * top * sizeof(int32_t) || held[FOUND_SCORES].len != held[FOUND].len ||
+        (size_t)held[VALUES].len != known * dim || (size_t)held[SUM].len != count * dim * sizeof(float) || top == 0)
       PyErr_SetString(PyExc_ValueError, "add: the sizes of its arrays do not agree");
     else {
-      add(held[0].buf, held[1].buf, count, top, held[2].buf, known, dim, (float)temperature, (float)weight,
-          held[3].buf);
+      add(held[FOUND].buf, held[FOUND_SCORES].buf, count, top, held[VALUES].buf, held[UNITS].buf, known, dim,
+          (float)temperature, (float)weight, held[SUM].buf);
       result = Py_None;
       Py_IncRef(result);
     }

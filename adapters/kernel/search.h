@@ -9,19 +9,20 @@ enum { LANES = 16, GROUP = 4 };            /* keys of a block; numbers of a key 
 enum { MOST = 127, ZERO = 64, SHIFT = 6 }; /* largest code of a query; a key's code of nought; bits that scores lose */
 
 /* What ivf.py packs. codes are [block][narrow / 4][16 keys][4]; rows name the keys of each block, -1 where it is filled
- * up; starts are the first block of each list, and the end; keys (n, dim) are whole rows. */
+ * up; starts are the first block of each list, and the end; keys (n, dim) are whole rows; centroids are codes of the
+ * lists, laid as those of keys. */
 typedef struct {
-  const uint8_t *codes;
+  const uint8_t *codes, *centroids;
   const int32_t *rows, *starts;
   const int8_t *keys;
   size_t lists, narrow, dim;
-  float step; /* of scores by key */
+  float unit; /* of keys */
 } Index;
 
-/* What is asked: narrowed (count, narrow) and whole (count, dim) probes, a score of each list (count, lists), how many
- * of the best lists are visited, how many candidates are kept by code, and how many of these by key. */
+/* What is asked: narrowed (count, narrow) and whole (count, dim) probes, how many of the best lists are visited, and
+ * how many candidates are kept by code, then by key. */
 typedef struct {
-  const float *narrow, *whole, *lists;
+  const float *narrow, *whole;
   size_t count, visited, kept, top;
 } Query;
 
@@ -43,9 +44,10 @@ typedef int Correct(const Experts *experts, const float *given, const float *sco
                     float temperature, float *out);
 Correct experts_plain, experts_avx2, experts_vnni;
 
-/* Add values (known, dim) of the rows found (count, top) to out (count, dim): weight * softmax(score / temperature). */
-typedef void Add(const int32_t *rows, const float *scores, size_t count, size_t top, const float *values, size_t known,
-                 size_t dim, float temperature, float weight, float *out);
+/* Add values (known, dim) in units (known,) of the rows found (count, top) to out (count, dim), by weight *
+ * softmax(score / temperature). */
+typedef void Add(const int32_t *rows, const float *scores, size_t count, size_t top, const int8_t *values,
+                 const float *units, size_t known, size_t dim, float temperature, float weight, float *out);
 Add add_plain, add_avx2, add_vnni;
 
 #endif

@@ -47,6 +47,18 @@ static inline void sum_block(const uint8_t *codes, size_t groups, const int8_t *
     sum_four(codes, groups, probes, sums);
 }
 
+#define SCORES_ROWS
+/* Keys are signed, and one side must not be: 128 is added to theirs, and so 128 times the sum of the probe's. */
+static inline int32_t score_row(const int8_t *key, const int8_t *probe, size_t dim, int32_t sum) {
+  __m512i total = _mm512_setzero_si512(), above = _mm512_set1_epi8((char)0x80);
+  for (size_t place = 0; place < dim; place += 64) {
+    __mmask64 real = dim - place < 64 ? ((__mmask64)1 << (dim - place)) - 1 : ~(__mmask64)0;
+    __m512i own = _mm512_xor_si512(_mm512_maskz_loadu_epi8(real, key + place), above);
+    total = _mm512_dpbusd_epi32(total, own, _mm512_loadu_si512((const void *)(probe + place)));
+  }
+  return _mm512_reduce_add_epi32(total) - 128 * sum;
+}
+
 #define TAKES_BLOCKS
 /* Take the rows of a block that reach a threshold, without a branch on each; those that equal it are few. */
 static inline size_t take_block(const int16_t *scores, const int32_t *rows, int16_t threshold, size_t *equal,

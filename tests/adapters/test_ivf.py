@@ -11,7 +11,7 @@ import pytest
 
 from crossfade.adapters import ivf, native
 from crossfade.adapters.base import Float32
-from crossfade.adapters.ivf import ONE_LIST_UP_TO, add_values, build_ivf
+from crossfade.adapters.ivf import ONE_LIST_UP_TO, build_ivf
 from crossfade.adapters.search import best
 from crossfade.adapters.vectors import normalise_rows, unit_rows
 
@@ -69,24 +69,6 @@ def test_every_set_of_instructions_finds_what_numpy_finds(
     np.testing.assert_allclose(scores, wanted, atol=1e-6)
     assert np.mean(rows == expected) > 0.995  # equal scores by code at the border of KEPT may be kept otherwise
     np.testing.assert_array_equal(alone, rows)
-
-
-@pytest.mark.parametrize("uses_kernel", [True, False])
-def test_the_values_of_the_rows_found_are_added_by_their_gates(
-    monkeypatch: pytest.MonkeyPatch, uses_kernel: bool
-) -> None:
-    if uses_kernel and native.compiled is None:
-        pytest.skip("the search was not compiled: no C compiler at installation")
-    if not uses_kernel:
-        monkeypatch.setattr(ivf, "compiled", None)
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(5, 7)).astype(np.float32)
-    rows, scores = np.array([[3, 0], [2, -1]], np.int32), np.array([[0.9, 0.8], [0.5, 0.0]], np.float32)
-    out = np.ones((2, 7), np.float32)
-    add_values(values, rows, scores, out, temperature=0.1, weight=0.5)
-    gate = 1 / (1 + np.exp(-1.0))
-    np.testing.assert_allclose(out[0], 1 + 0.5 * (gate * values[3] + (1 - gate) * values[0]), rtol=1e-5)
-    np.testing.assert_allclose(out[1], 1 + 0.5 * values[2], rtol=1e-5)
 
 
 def test_fewer_rows_than_asked_for_leave_places_empty() -> None:

@@ -1,0 +1,49 @@
+"""Values of the rows found are added by their gates, from floats and from bytes, compiled or not."""
+
+import numpy as np
+import pytest
+
+from crossfade.adapters import native, values
+from crossfade.adapters.values import add_values, encode_values
+
+VALUES = np.random.default_rng(0).normal(size=(5, 37)).astype(np.float32)
+ROWS, SCORES = np.array([[3, 0], [2, -1]], np.int32), np.array([[0.9, 0.8], [0.5, 0.0]], np.float32)
+
+
+@pytest.mark.parametrize("instructions", ["floats", "numpy", "plain", "avx2", "vnni"])
+def test_the_values_of_the_rows_found_are_added_by_their_gates(
+    monkeypatch: pytest.MonkeyPatch, instructions: str
+) -> None:
+    given = VALUES if instructions == "floats" else encode_values(VALUES)
+    before = native.compiled.instructions() if native.compiled is not None else ""
+    if instructions == "numpy":
+        monkeypatch.setattr(values, "compiled", None)
+    elif instructions != "floats":
+        if native.compiled is None:
+            pytest.skip("nothing was compiled: no C compiler at installation")
+        try:
+            native.compiled.instructions(instructions)
+        except ValueError as error:
+            pytest.skip(str(error))
+    out = np.ones((2, 37), np.float32)
+    add_values(given, ROWS, SCORES, out, temperature=0.1, weight=0.5)
+    if native.compiled is not None:
+        native.compiled.instructions(before)
+    gate = 1 / (1 + np.exp(-1.0))
+    atol = 1e-6 if instructions == "floats" else 0.5 * np.abs(VALUES).max() / 127  # half a code, at weight .5 and more
+    np.testing.assert_allclose(out[0], 1 + 0.5 * (gate * VALUES[3] + (1 - gate) * VALUES[0]), atol=atol)
+    np.testing.assert_allclose(out[1], 1 + 0.5 * VALUES[2], atol=atol)
+
+
+def test_coded_values_are_a_quarter_as_large_grow_and_are_read_back() -> None:
+    coded = encode_values(VALUES[:3]).joined(VALUES[3:])
+    assert len(coded) == 5
+    assert coded.codes.nbytes * 4 == VALUES.nbytes
+    np.testing.assert_allclose(coded.take(np.array([[4, 0]]))[0], VALUES[[4, 0]], atol=np.abs(VALUES).max() / 127)
+
+
+def test_values_that_do_not_fit_are_refused_by_the_kernel() -> None:
+    if native.compiled is None:
+        pytest.skip("nothing was compiled: no C compiler at installation")
+    with pytest.raises(ValueError, match="add: the sizes of its arrays do not agree"):
+        add_values(encode_values(VALUES), ROWS, SCORES, np.ones((2, 36), np.float32), temperature=0.1, weight=0.5)
