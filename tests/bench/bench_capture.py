@@ -87,19 +87,23 @@ def make_send(serving: Serving, kind: str, collection: str, stack: ExitStack) ->
 
 
 def measure(sends: dict[str, Send], count: int, at_once: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of a write each way; with several at once each thread takes the ways in turn."""
+    """Milliseconds of a write each way: the ways in turn, with one at once after each write, else after a tenth of them
+    (two of them go to one worker, whose queue would be the longer one)."""
     took: dict[str, list[float]] = {way: [] for way in sends}
+    block = at_once if at_once == 1 else max(at_once, count // 10)
 
-    def work(first: int) -> None:
-        for at in range(first, count, at_once):
-            for way, send in sends.items():
-                began = time.perf_counter()
-                send(at)
-                took[way].append((time.perf_counter() - began) * 1000)
+    def work(way: str, first: int, end: int) -> None:
+        for at in range(first, end, at_once):
+            began = time.perf_counter()
+            sends[way](at)
+            took[way].append((time.perf_counter() - began) * 1000)
 
     with ThreadPoolExecutor(at_once) as pool:
-        for done in [pool.submit(work, first) for first in range(at_once)]:
-            done.result()
+        for first in range(0, count, block):
+            for way in sends:
+                end = min(count, first + block)
+                for done in [pool.submit(work, way, first + at, end) for at in range(at_once)]:
+                    done.result()
     return {way: {f"p{q}": round(float(np.percentile(rows, q)), 3) for q in (50, 95, 99)} for way, rows in took.items()}
 
 
