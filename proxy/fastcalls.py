@@ -37,6 +37,7 @@ class Sent(NamedTuple):
     template: Template | None = None
     row: Float32 | None = None
     passage: Passage | None = None
+    reads: str | None = None
 
 
 class Arrival(NamedTuple):
@@ -59,6 +60,7 @@ class Item(NamedTuple):
     began: float
     places: list[tuple[int, int, int]]  # of each job with a map: the map's number, first row and last
     passage: Passage | None  # of a write that a migration may have to know of
+    reads: str | None  # the collection under migration that it reads, adapted
 
     def hand_on(self) -> None:
         """Leave it to the full route after all."""

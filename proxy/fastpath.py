@@ -25,11 +25,12 @@ from .envoy_clusters import channel_name
 from .exchange import Float32, Plan, find_foreign, plan_request
 from .fastcalls import Alike, Arrival, Arrived, Item, Sent
 from .fastfailure import answer_failure
+from .fastreads import is_adapted
 from .fastwrites import FastWrites, Passage
 from .framing import pack_pieces
 from .keys import Known, read_key, selected_headers
 from .native import load_filter
-from .routing import Snapshot
+from .routing import Snapshot, find_view
 from .templates import Template, fill_templates, make_template, read_together
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class FastPath:
         for at, (call, _, known, template, _) in enumerate(together):
             row = rows[at : at + 1]
             self._sample(template, row, snapshot)
-            sent = Sent(known.operation, template.done, None, template, row)
+            sent = Sent(known.operation, template.done, None, template, row, reads=template.reads)
             if not call.forward(known.cluster, bodies[at], True, template.mark, sent, False):
                 self._count(known.operation, "cancelled")
         worker.tally.latency["detect"].observe(planned - began, len(together))
@@ -178,13 +179,16 @@ class FastPath:
     ) -> Item | None:
         call, known, body, began = arrival
         worker, limits = self._worker, snapshot.config.limits
-        message, plan = None, Plan()
+        message, plan, reads = None, Plan(), None
         if known.carries:
             message = read_message(worker, known.operation, known.path, body, known.context, limits.body)
-            migrates = passage is None and snapshot.migrations and _migrates(message, snapshot)
-            if message.unsettled or migrates:
+            if message.unsettled:
                 return None
             plan = plan_request(message, known.declared, snapshot)
+            if passage is None and snapshot.migrations and (view := find_view(snapshot, message.collections)):
+                if not is_adapted(message, plan, view, known):
+                    return None  # its writes are captured, its reads may go elsewhere
+                reads = view.collection
         if plan.reads_answer or plan.texts or plan.rows > limits.inline_rows:
             return None
         places = []
@@ -195,7 +199,7 @@ class FastPath:
                 start = sum(map(len, waiting))
                 waiting.append(rows)
                 places.append((id(job.map), start, start + len(rows)))
-        return Item(call, known, message, plan, body, began, places, passage)
+        return Item(call, known, message, plan, body, began, places, passage, reads)
 
     def _learn(self, key: bytes, snapshot: Snapshot) -> Known | None:
         """Read a key; None where its requests are always the full route's."""
@@ -208,7 +212,7 @@ class FastPath:
 
     def _end(self, item: Item, mapped: dict[int, Float32 | None], snapshot: Snapshot) -> None:
         """Write the mapped rows into a request and send it on."""
-        call, known, message, plan, body, began, places, passage = item
+        call, known, message, plan, body, began, places, passage, reads = item
         planned = perf_counter()
         latency = self._worker.tally.latency
         edits: list[Edit] = list(plan.scores)
@@ -228,8 +232,10 @@ class FastPath:
         done = mark.partition(";")[0] if mark else "passed"
         if passage is not None and passage.view is not None:
             mark = f"{mark or 'passed'}; captured"
+        elif reads is not None:
+            mark = f"{mark}; strategy=adapt"
         told = mark.encode("latin-1", "replace") if mark and snapshot.config.answers.mark else None
-        token = Sent(known.operation, done, plan, passage=passage)
+        token = Sent(known.operation, done, plan, passage=passage, reads=reads)
         if passage is not None:
             natives = self._writes.find_natives(passage, known, message, plan, edits)
             self._writes.capture(call, passage, known, sent, bool(edits), told, token, natives)
@@ -249,7 +255,7 @@ class FastPath:
         if item.passage is not None or snapshot.config.detect.fingerprint not in _SAMPLED or not known.templates.pay():
             return
         done = (item.plan.mark or "passed").partition(";")[0]
-        template = make_template(item.body, sent, item.plan, rows, self._schemas_of(message), told, done)
+        template = make_template(item.body, sent, item.plan, rows, self._schemas_of(message), told, done, item.reads)
         if template is not None:
             known.templates.keep(template)
 
@@ -262,7 +268,15 @@ class FastPath:
         """Count the calls that have ended."""
         worker = self._worker
         observes = worker.live.snapshot.config.detect.observe
-        for (operation, done, plan, template, row, passage), outcome, seconds, status in self._channel.finished():
+        for (
+            operation,
+            done,
+            plan,
+            template,
+            row,
+            passage,
+            reads,
+        ), outcome, seconds, status in self._channel.finished():
             if passage is not None:
                 passage.end(-1 if outcome == _BROKEN_OFF else status)
                 if passage.mark is not None:
@@ -271,6 +285,8 @@ class FastPath:
                 self._count(operation, "cancelled")
                 continue
             self._count(operation, done)
+            if reads is not None:
+                worker.tally.reads[reads, "adapt"] += 1
             worker.tally.routes["fast",] += 1
             worker.tally.latency["upstream"].observe(seconds)
             if not observes or outcome != _RELAYED:
@@ -298,11 +314,6 @@ def open_fastpath(worker: Worker, transport: Transport | None) -> FastPath | Non
         return None
     _opened.add(name)
     return FastPath(worker, loaded.open(name), transport)
-
-
-def _migrates(message: Message, snapshot: Snapshot) -> bool:
-    """Whether a request names a collection with a migration: its writes are captured, its reads may go elsewhere."""
-    return any(name in snapshot.migrations for name in message.collections)
 
 
 def _multiply(through: Map, rows: list[Float32]) -> Float32 | None:

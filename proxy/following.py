@@ -15,8 +15,8 @@ from .framing import pack, unpack
 from .migration.machine import State
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed
-from .reading import check_answer, find_view, wait_seconds
-from .routing import Snapshot
+from .reading import check_answer, wait_seconds
+from .routing import Snapshot, find_view
 from .strategies import Request, choose_way, find_key, read_wanted
 from .upstream import call_upstream, forwarded_headers, read_all
 from .worker import Worker

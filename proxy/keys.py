@@ -14,6 +14,7 @@ from .config import Config
 from .detect import PORT_MODEL, Declared, read_declared
 from .envoy_clusters import cluster_name
 from .routing import Snapshot
+from .strategies import HEADER
 from .templates import Templates
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Known(NamedTuple):
 def selected_headers(dialect: Dialect, config: Config) -> list[bytes]:
     """The names of the headers that keys are made of."""
     detect, clients = config.detect, config.detect.clients
-    names = {detect.header, clients.header, PORT_MODEL, "grpc-encoding", "content-encoding", "content-type"}
+    names = {detect.header, clients.header, PORT_MODEL, "grpc-encoding", "content-encoding", "content-type", HEADER}
     names.update(dialect.read_headers)
     if clients.request_ids:
         names.add("client-request-id")

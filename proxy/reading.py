@@ -8,7 +8,6 @@ metrics say why. Writes go on as they are: the old index takes every write first
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -27,7 +26,7 @@ from .framing import unpack
 from .migration.machine import State
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed, seconds_to_wait
-from .routing import Snapshot
+from .routing import Snapshot, find_view
 from .shadowing import TOP, Shadow, draws
 from .strategies import Request, Way, choose_way, find_key, read_wanted
 from .upstream import read_all
@@ -49,11 +48,6 @@ async def exchange_migrated(worker: Worker, incoming: Incoming) -> Outgoing:
     if view is not None and names is not None and not incoming.operation.writes:
         worker.tally.reads[view.collection, "completed"] += 1
     return outgoing
-
-
-def find_view(snapshot: Snapshot, collections: Iterable[str]) -> MigrationView | None:
-    """The migration of the first of these collections that has one."""
-    return next((snapshot.migrations[name] for name in collections if name in snapshot.migrations), None)
 
 
 def check_answer(worker: Worker, incoming: Incoming, outgoing: Outgoing, snapshot: Snapshot) -> None:

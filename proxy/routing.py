@@ -214,3 +214,8 @@ def _by_dimension(adapters: Mapping[str, Adapter]) -> dict[int, dict[str, Finger
         for model, known in adapter.fingerprints.items():
             grouped.setdefault(known.dim, {})[model] = known
     return grouped
+
+
+def find_view(snapshot: Snapshot, collections: Iterable[str]) -> MigrationView | None:
+    """The migration of the first of these collections that has one."""
+    return next((snapshot.migrations[name] for name in collections if name in snapshot.migrations), None)

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import Final, Literal, NamedTuple, get_args
 
 from .errors import UnknownStrategy
+from .migration.machine import OVER
 from .migration.record import MigrationView, Strategy
 
 HEADER: Final = "x-crossfade-strategy"
@@ -72,6 +73,14 @@ def find_position(migration: str, key: bytes) -> float:
     """
     digest = blake2b(key, digest_size=8, key=migration.encode()[:64]).digest()
     return int.from_bytes(digest, "big") / 2**64 * 100
+
+
+def adapts_every(view: MigrationView, wanted: Strategy | None) -> bool:
+    """Whether `choose_way` says adapt for each read of the new model but those of texts, whoever asks and for what."""
+    strategy = wanted or view.strategy
+    if view.state in OVER or (wanted is None and view.percent > 0):
+        return False
+    return strategy == "adapt" or (strategy in ("auto", "crossfade") and view.migrated == 0)
 
 
 def choose_way(view: MigrationView, wanted: Strategy | None, request: Request) -> Way:

@@ -40,6 +40,7 @@ class Template(NamedTuple):
     schemas: tuple[tuple[str, Schema | None], ...]  # as they were when it was read, by collection
     mark: bytes | None
     done: str
+    reads: str | None  # as Sent has it
 
     def fits(self, body: bytes) -> bool:
         """Whether a body of the template's size differs in its vector alone."""
@@ -90,6 +91,7 @@ def make_template(
     schemas: tuple[tuple[str, Schema | None], ...],
     mark: bytes | None,
     done: str,
+    reads: str | None = None,
 ) -> Template | None:
     """The template of a request that came as `body` and went on as `sent`, its one row mapped to `mapped` (1, dim).
 
@@ -109,7 +111,7 @@ def make_template(
         return None
     end = start + len(came)
     head, tail = sent[:put], sent[put + len(went) :]
-    kept = (slot, schemas, mark, done)
+    kept = (slot, schemas, mark, done, reads)
     return Template(len(body), start, end, body[:start], body[end:], head, tail, job.space, job.model, job.map, *kept)
 
 

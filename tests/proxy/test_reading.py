@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,10 +20,12 @@ from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
+from crossfade.proxy.native import filter_module
 from crossfade.proxy.strategies import find_position
 from tests.proxy.encoding_function import encode_old, encode_one
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, ids, start_migrating, unit
 from tests.proxy.serving import wait_until
+from tests.proxy.test_serve_lifecycle import sample
 from tests.proxy.toy_adapters import save_toy
 
 COUNT = 300
@@ -179,6 +182,34 @@ def test_a_header_chooses_the_strategy_and_the_mark_says_which_it_was(path: str,
     assert ask_raw(migrating, query, path).headers["x-crossfade"] == marks["adapt"]
     migrating.move(strategy="native")
     assert ask_raw(migrating, query, path).headers["x-crossfade"] == marks["native"]
+
+
+@pytest.mark.skipif(filter_module() is None, reason="the filter was not built here: no C compiler at installation")
+def test_adapted_reads_take_the_fast_path_as_without_a_migration_and_are_counted(migrating: Migrating) -> None:
+    query = unit(np.random.default_rng(4).normal(size=(1, 24)))[0]
+    routes = [("crossfade_routed_requests_total", {"route": route}) for route in ("fast", "full")]
+    read = ("crossfade_migration_reads_total", {"collection": "docs", "strategy": "adapt"})
+
+    def counted() -> list[float]:
+        metrics = migrating.serving.metrics()
+        return [sample(metrics, name, **labels) for name, labels in [*routes, read]]
+
+    def check_grown(fast: int, full: int, **headers: str) -> None:
+        client = migrating.client(grpc=True, **headers)
+        client.query_points(
+            "docs", query.tolist(), limit=5
+        )  # the first after a change of the views takes the full route
+        time.sleep(1.1)  # until what was asked before has been counted
+        before = counted()
+        for _ in range(3):  # the first makes a template for the others
+            assert client.query_points("docs", query.tolist(), limit=5).points
+        grown = [fast, full, fast]
+        wait_until(lambda: [now - then for now, then in zip(counted(), before, strict=True)] == grown, 5, f"{grown}")
+
+    check_grown(3, 0, x_crossfade_strategy="adapt")
+    check_grown(0, 3)  # merged
+    migrating.move(strategy="adapt")
+    check_grown(3, 0)
 
 
 def test_a_strategy_that_is_none_is_refused_with_those_there_are(migrating: Migrating) -> None:

@@ -17,7 +17,7 @@ from crossfade.proxy.merging import Found, cut, merge_search
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Strategy
 from crossfade.proxy.patience import REST_SECONDS, Patience, TargetFailed, seconds_to_wait
-from crossfade.proxy.strategies import Request, choose_way, find_key, find_position, read_wanted
+from crossfade.proxy.strategies import KNOWN, Request, adapts_every, choose_way, find_key, find_position, read_wanted
 from tests.proxy.migrating import first_view, unit
 
 MINE = Request("new", b"client a", plain=True, texts=False)
@@ -54,6 +54,25 @@ def test_the_strategy_follows_from_what_is_set_and_what_is_migrated(
     if request_ is not FORMER:
         assert choose_way(switched, strategy, request_) == way  # the request's own word goes first
     assert choose_way(view, "native", request_) == "native"
+
+
+@given(
+    st.sampled_from([None, *KNOWN]),
+    st.sampled_from(KNOWN),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    st.sampled_from([0.0, 50.0, 100.0]),
+    st.binary(),
+    st.booleans(),
+)
+def test_what_is_adapted_for_everybody_is_adapted_for_each(
+    wanted: Strategy | None, strategy: Strategy, migrated: float, percent: float, key: bytes, plain: bool
+) -> None:
+    state = State.CANARY if percent else State.BACKFILLING
+    view = first_view(strategy=strategy, migrated=migrated, percent=percent, state=state)
+    if adapts_every(view, wanted):
+        assert choose_way(view, wanted, Request("new", key, plain, texts=False)) == "adapt"
+    assert adapts_every(view, "adapt")
+    assert adapts_every(first_view(strategy="adapt", migrated=migrated), None)
 
 
 def test_a_header_names_a_strategy_or_is_refused() -> None:
