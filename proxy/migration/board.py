@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ _TEND_SECONDS = 1.0
 MISSED = "missed:0:0"  # stands for writers whose writes passed unmarked
 SETTLES = 10.0  # seconds after which the last requests of a process that has ended have arrived, or never will
 _STEPS = 100  # the migrated share is told in hundredths
+_SHARE_SECONDS = 3.0  # and this seldom: a worker decides everything anew
 
 log = logging.getLogger("crossfade.migration.board")
 
@@ -56,6 +57,7 @@ class Board:
     _until: float = float("inf")  # this replica's workers may act until then
     _seen: dict[str, int] = field(default_factory=dict)  # the version that all of this replica acts on
     _published: dict[str, MigrationView] = field(default_factory=dict)
+    _published_at: float = float("-inf")
     _looked: dict[str, int] = field(default_factory=dict)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _seen_pids: set[int] = field(default_factory=set)
@@ -80,13 +82,20 @@ class Board:
     async def _look(self) -> None:
         records = await self.store.read_all()
         views = {view.id: view for view in views_of(records)}
-        if {key: _told(view) for key, view in views.items()} != {
-            key: _told(view) for key, view in self._published.items()
-        }:
+        if self._says_more(views):
             publish_migrations(self.run_dir, list(views.values()))
-            self._published = views
+            self._published, self._published_at = views, time.monotonic()
         await self.leads.lead(self._names_of(views.values()))
         self._looked = {record.id: record.version for record in records}
+
+    def _says_more(self, views: Mapping[str, MigrationView]) -> bool:
+        """Whether workers have to be told; of the share that is migrated they are told now and then."""
+        for told in (_told, _told_roughly):
+            if _all(told, views) == _all(told, self._published):
+                return False
+            if time.monotonic() - self._published_at > _SHARE_SECONDS:
+                return True
+        return True
 
     async def have_seen(self, migration: str, version: int) -> bool:
         """Whether every running worker acts on this version of the record, or on what says the same or more: those of
@@ -201,6 +210,16 @@ async def _again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+def _all(told: Callable[[MigrationView], MigrationView], views: Mapping[str, MigrationView]) -> object:
+    return {key: told(view) for key, view in views.items()}
+
+
 def _told(view: MigrationView) -> MigrationView:
     """What is worth publishing for: all but the version, and the share in steps, where only a whole one is all."""
     return view.model_copy(update={"version": 0, "migrated": int(view.migrated * _STEPS) / _STEPS})
+
+
+def _told_roughly(view: MigrationView) -> MigrationView:
+    """The same with the share as none, some or all, which reads depend on."""
+    steps = int(view.migrated * _STEPS)
+    return view.model_copy(update={"version": 0, "migrated": 0.0 if steps == 0 else 1.0 if steps == _STEPS else 0.5})

@@ -196,9 +196,7 @@ def test_adapted_reads_take_the_fast_path_as_without_a_migration_and_are_counted
 
     def check_grown(fast: int, full: int, **headers: str) -> None:
         client = migrating.client(grpc=True, **headers)
-        client.query_points(
-            "docs", query.tolist(), limit=5
-        )  # the first after a change of the views takes the full route
+        client.query_points("docs", query.tolist(), limit=5)  # the first after a change takes the full route
         time.sleep(1.1)  # until what was asked before has been counted
         before = counted()
         for _ in range(3):  # the first makes a template for the others
