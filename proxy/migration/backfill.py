@@ -42,6 +42,7 @@ class Backfill:
         self._call = lane.encoder.batch_size
         self._batch = first_batch(self._call)
         self._workers = record.pace.workers
+        self._saving = asyncio.Lock()
 
     async def run(self) -> None:
         """Walk to the end. Raises IndexRefusedError for what will not pass by itself, and LeaseLost."""
@@ -74,13 +75,13 @@ class Backfill:
         await self._save(span, moved)
 
     async def _save(self, span: Span, moved: Moved) -> None:
-        self._walk.finish(span)
-
         def apply(one: Migration) -> Migration:
-            # Taken inside the transaction: of two workers that save at once the later one has both pages.
+            # Taken inside the transaction: what is listed meanwhile is in it.
             return one.model_copy(update={"checkpoint": self._walk.checkpoint, "tally": add_to(one.tally, moved)})
 
-        await self._lane.ledger.store.change(self._lane.migration, apply, lease=self._lane.hold())
+        async with self._saving:  # one at a time: whoever sees a page in the checkpoint sees it in the tally
+            self._walk.finish(span)
+            await self._lane.ledger.store.change(self._lane.migration, apply, lease=self._lane.hold())
 
     async def _patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
         return await patiently(work, self._gate)
