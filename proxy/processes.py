@@ -133,11 +133,12 @@ class WorkerProcess:
         missing = await EnvoyAdmin(self._socket).find_untaken(wanted, version)
         return f"worker {self.index} has not taken {', '.join(missing)}; its log says why" if missing else None
 
-    async def stop(self) -> None:
+    async def stop(self, *, replaced: bool = False) -> None:
         """Let calls in flight finish within the limit, and end the process.
 
-        Connections are told to go elsewhere first; the ports close after a second, when whoever asked for readiness has
-        heard, or as soon as nothing is in flight.
+        Connections are told to go elsewhere first, each by its next answer; the ports close after a second, when
+        whoever asked for readiness has heard, or as soon as nothing is in flight. Where another process has taken the
+        place, that second is kept in any case: between two requests nothing is in flight either.
         """
         self._stopping = True
         if self.pid is None:
@@ -145,7 +146,10 @@ class WorkerProcess:
         deadline = time.monotonic() + self._drain
         try:
             await self.ask("POST", "/drain_listeners?graceful&skip_exit")
-            await self._wait_idle(min(deadline, time.monotonic() + _NOTICE_SECONDS))
+            if replaced:
+                await asyncio.sleep(_NOTICE_SECONDS)
+            else:
+                await self._wait_idle(min(deadline, time.monotonic() + _NOTICE_SECONDS))
             await self.ask("POST", "/drain_listeners")
             await self._wait_idle(deadline)
         except httpx.HTTPError as error:

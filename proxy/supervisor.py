@@ -268,9 +268,10 @@ class Supervisor:
     async def drain(self) -> None:
         """Turn readiness false, let calls in flight finish within limits.drain, and end the workers."""
         self.draining = True
-        if self.migrations.frozen:
+        replaced = self.migrations.frozen
+        if replaced:
             await self.migrations.freeze()  # for good: whoever takes over moves them on
-        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.gather(*(worker.stop(replaced=replaced) for worker in self._workers))
 
     async def close(self) -> None:
         """End what still runs, at once, and remove the run directory."""

@@ -56,7 +56,7 @@ def described(recorded: Recorders) -> Recorders:
 
 
 def post(milvus: MilvusServing, path: str, body: Any, **headers: str) -> httpx.Response:
-    return httpx.post(f"{milvus.uri}{path}", json=body, headers=headers, timeout=10)
+    return httpx.post(f"{milvus.uri}{path}", json=body, headers=headers, timeout=60)
 
 
 def test_a_search_of_the_new_model_reaches_milvus_as_the_adapters_output(
@@ -137,17 +137,18 @@ def test_rest_v1_of_a_real_milvus_takes_and_gives_new_model_vectors(
     (tmp_path / "adapters").symlink_to(directory / "adapters")
     name = "crossfade_rest"
     with start_milvus_serving(tmp_path, f'grpc: "{real_milvus}"', SETTINGS) as serving:
-        direct = f"http://{real_milvus}/v1/vector"
-        httpx.post(f"{direct}/collections/drop", json={"collectionName": name})
+        direct = httpx.Client(base_url=f"http://{real_milvus}/v1/vector", timeout=60)
+        direct.post("/collections/drop", json={"collectionName": name})
         made = {"collectionName": name, "dimension": OLD, "metricType": "L2"}
-        assert httpx.post(f"{direct}/collections/create", json=made).json()["code"] == 200
-        told = httpx.get(f"{serving.uri}/v1/vector/collections/describe?collectionName={name}").json()["data"]["fields"]
+        assert direct.post("/collections/create", json=made).json()["code"] == 200
+        describe = f"{serving.uri}/v1/vector/collections/describe?collectionName={name}"
+        told = httpx.get(describe, timeout=60).json()["data"]["fields"]
         assert [field["type"] for field in told] == ["Int64", f"FloatVector({NEW})"]
         rows = [{"vector": row.tolist(), "n": i, "numbers": [1, 2]} for i, row in enumerate(ROWS)]
         answer = post(serving, "/v1/vector/insert", {"collectionName": name, "data": rows})
         assert answer.json()["data"]["insertCount"] == len(rows), answer.text
-        stored = httpx.post(
-            f"{direct}/query", json={"collectionName": name, "filter": "n >= 0", "outputFields": ["vector", "n"]}
+        stored = direct.post(
+            "/query", json={"collectionName": name, "filter": "n >= 0", "outputFields": ["vector", "n"]}
         ).json()["data"]
         kept = np.array([row["vector"] for row in sorted(stored, key=lambda row: row["n"])])
         np.testing.assert_allclose(kept, milvus_adapter.document.apply(ROWS), rtol=0, atol=1e-6)
@@ -155,4 +156,5 @@ def test_rest_v1_of_a_real_milvus_takes_and_gives_new_model_vectors(
         hit = post(serving, "/v1/vector/search", asked).json()["data"][0]
         assert hit["n"] == 1
         assert len(hit["vector"]) == NEW
-        httpx.post(f"{direct}/collections/drop", json={"collectionName": name})
+        direct.post("/collections/drop", json={"collectionName": name})
+        direct.close()
