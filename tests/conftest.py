@@ -1,4 +1,4 @@
-"""Servers that tests of several rooms share; each is started once, when the first test asks for it."""
+"""Servers that tests of several rooms share; each is started when the first test asks for it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ def real_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cpp_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of milvus-lite 2.5, whose engine stores float16 and bfloat16."""
+    """The address of milvus-lite 2.5, whose engine stores float16 and bfloat16.
+
+    One for each module: it hangs up on who pings as often as pymilvus does, and gRPC shares connections in a process.
+    """
     with start_cpp_lite(tmp_path_factory.mktemp("cpp-milvus") / "data") as address:
         yield address
