@@ -67,7 +67,7 @@ class Crossfade:
     async def answer(self, asked: Sequence[Asked]) -> tuple[Outgoing, Sequence[Sequence[Hit]]]:
         """The answer without its mark, and the new index's own hits; raises TargetFailed and OldFailed."""
         old, new = await self._ask_both(asked)
-        old_hits, new_hits = self._hits(old), self._hits(new)
+        old_hits, new_hits = self._hits(old.body, len(asked)), self._hits(new.body, len(asked))
         among, lines = await asyncio.gather(self._rescore(asked, old_hits, new_hits), self._find_lines(asked))
         found = [Found(*hits) for hits in zip(new_hits, among, old_hits, strict=True)]
         final = self._merge(asked, found, lines)
@@ -109,11 +109,15 @@ class Crossfade:
             self.worker.warn(f"the new index {self.view.target!r} refused: {error}; the old one answers alone")
             raise TargetFailed("refused") from error
 
-    def _hits(self, answer: Answer) -> Sequence[Sequence[Hit]]:
+    def _hits(self, body: bytes, count: int) -> Sequence[Sequence[Hit]]:
+        """The hits of an answer to so many searches; raises TargetFailed for one that is none."""
         try:
-            return self._codec.read_hits(self.incoming.operation, answer.body)
+            lists = self._codec.read_hits(self.incoming.operation, body)
         except MalformedError as error:
             raise TargetFailed("unreadable") from error
+        if len(lists) != count:
+            raise TargetFailed("unreadable")
+        return lists
 
     async def _rescore(
         self, asked: Sequence[Asked], old: Sequence[Sequence[Hit]], new: Sequence[Sequence[Hit]]
@@ -128,7 +132,7 @@ class Crossfade:
             for one, points in zip(asked, among, strict=True)
             if points
         ]
-        scored = iter(self._hits(await self._ask_new(wanted)) if wanted else ())
+        scored = iter(self._hits((await self._ask_new(wanted)).body, len(wanted)) if wanted else ())
         return [next(scored) if points else () for points in among]
 
     async def _find_lines(self, asked: Sequence[Asked]) -> list[tuple[float, float] | None]:
@@ -192,7 +196,7 @@ class Crossfade:
         return self._raws(asked, (await self._ask_new(asked)).body) if asked else {}
 
     def _raws(self, asked: Sequence[tuple[Search, Asking]], body: bytes) -> dict[object, dict[PointId, bytes]]:
-        lists = self._codec.read_hits(self.incoming.operation, body)
+        lists = self._hits(body, len(asked))
         return {search.place: {hit.id: hit.raw for hit in hits} for (search, _), hits in zip(asked, lists, strict=True)}
 
 

@@ -287,6 +287,7 @@ class FastPath:
             self._count(operation, done)
             if reads is not None:
                 worker.tally.reads[reads, "adapt"] += 1
+                worker.tally.read_latency[reads].observe(seconds)
             worker.tally.routes["fast",] += 1
             worker.tally.latency["upstream"].observe(seconds)
             if not observes or outcome != _RELAYED:

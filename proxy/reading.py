@@ -126,10 +126,10 @@ class Reading:
             outgoing = outgoing._replace(gathered=await read_all(outgoing.target, outgoing.response, limit))
         try:
             encoding = None if outgoing.changed else outgoing.response.headers.get(ENCODINGS[operation.transport])
-            hits = codec.read_hits(operation, unpack(operation, outgoing.gathered, encoding, limit))[0]
+            lists = codec.read_hits(operation, unpack(operation, outgoing.gathered, encoding, limit))
         except (MalformedError, MalformedRequest, BodyTooLarge):
             return outgoing
-        found = [hit.id for hit in hits[:TOP]]
+        found = [hit.id for hits in lists[:1] for hit in hits[:TOP]]
         if found:
             asked = codec.form_searches(operation, self.read.message, [(searches[0], Asking(vector, len(found)))])
             names = {self.view.collection: self.view.target}
