@@ -131,6 +131,17 @@ def test_a_query_is_answered_by_the_old_index_alone(way: str, on_grpc: bool, ser
             assert answer.headers["x-crossfade"].endswith(f"; instead-of={wanted}; because={reasons[way]}")
 
 
+@pytest.mark.parametrize("migrated", [0.0, 0.5])
+def test_an_answer_without_hits_goes_to_the_client_as_it_is(
+    migrated: float, serving: Serving, recorded: Recorders
+) -> None:
+    recorded.rest.answer = lambda call: Response(b'{"status":"ok"}', media_type="application/json")
+    migrating = migrating_as(serving, f"hitless-{migrated}")
+    migrating.move(migrated=migrated, shadow=100.0)
+    answer = ask_rest(serving)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
 def test_a_target_that_was_slow_is_not_waited_for_again_while_it_rests(serving: Serving, target: Target) -> None:
     target.way = "slow"
     migrating_as(serving, "rests")
