@@ -28,6 +28,7 @@ from tests.proxy.serving import Serving, spawn_serve, write_config
 from tests.proxy.toy_adapters import save_toy
 
 COLLECTION, TARGET = "docs", "docs--new"
+_TRIES = 10  # of a verb, where one upstream call in twenty fails on purpose
 PointId = int | str
 
 SETTINGS = """
@@ -146,7 +147,13 @@ class Stage:
             return "NOT SERVING"
 
     def say(self, verb: str, **body: Any) -> Any:
-        """Say a verb to the migration."""
+        """Say a verb to the migration, as often as an injected fault stands against it."""
+        for _ in range(_TRIES):
+            try:
+                return self.admin.say(COLLECTION, verb, body)
+            except Refused as error:
+                if "injected" not in str(error):
+                    raise
         return self.admin.say(COLLECTION, verb, body)
 
     def until(self, states: set[str], seconds: float = 240.0) -> None:
