@@ -86,28 +86,16 @@ def fit_matcher(new: NDArray[Any], old: NDArray[Any], *, sample: int = 2_000, se
     return TailMatcher(as_rows(new[rows]), as_rows(old[rows]), tail)
 
 
-def merge_hits(
-    new: Sequence[tuple[Key, float]], old: Sequence[tuple[Key, float]], limit: int
-) -> list[tuple[Key, float]]:
-    """Merge hits (key, score) of one query, best first, at most `limit`; old scores are on the new scale already.
-
-    A key in both is kept with its new-space score, which is the true one. Equal scores: new before old, then as given.
-    """
-    known = {key for key, _ in new}
-    both = [*new, *((key, score) for key, score in old if key not in known)]
-    return sorted(both, key=lambda hit: -hit[1])[:limit]
-
-
 def blend_hits(
     new: Sequence[tuple[Key, float]], old: Sequence[tuple[Key, float]], limit: int, *, trust: float = TRUST
 ) -> list[tuple[Key, float]]:
     """Rank hits (key, score) of one query by both models' scores, best first, at most `limit`.
 
     new: true scores of documents that the new index holds. old: the best of the WHOLE old index, also of documents that
-    are migrated, best first, their scores moved to the new scale. A key in both gets trust * new + (1 - trust) * old.
-    One that only the new index named has an old score below all that were named, and the lowest stands for it. One that
-    only the old index named keeps its moved score: it counts as not migrated, so give true scores of old candidates
-    that are. Equal scores: new before old, then as given.
+    are migrated, best first, their scores moved to the new scale. A key in both gets trust * new + (1 - trust) * old;
+    with a trust of 1 true scores count alone. A key that only the new index named has an old score below all that were
+    named, and the lowest stands for it. One that only the old index named keeps its moved score: it counts as not
+    migrated, so give true scores of old candidates that are. Equal scores: new before old, then as given.
     """
     known = dict(old)
     lowest = min(known.values(), default=None)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.adapters.base import PairsError
-from crossfade.adapters.merge import blend_hits, blend_queries, fit_matcher, merge_hits
+from crossfade.adapters.merge import blend_hits, blend_queries, fit_matcher
 from crossfade.adapters.vectors import unit_rows
 
 RNG = np.random.default_rng(0)
@@ -63,10 +63,10 @@ HITS = st.lists(st.tuples(st.integers(0, 30), st.floats(-1, 1)), max_size=20, un
 
 
 @given(HITS, HITS, st.integers(0, 25))
-def test_merged_hits_are_sorted_unique_and_prefer_true_scores(
+def test_with_full_trust_hits_are_sorted_unique_and_have_true_scores(
     new: list[tuple[int, float]], old: list[tuple[int, float]], limit: int
 ) -> None:
-    merged = merge_hits(new, old, limit)
+    merged = blend_hits(new, old, limit, trust=1.0)
     everything = dict(old) | dict(new)
     assert len(merged) == min(limit, len(everything))
     assert [score for _, score in merged] == sorted((score for _, score in merged), reverse=True)
@@ -79,7 +79,7 @@ def test_merged_hits_are_sorted_unique_and_prefer_true_scores(
 def test_a_document_in_both_indexes_is_ranked_by_both_scores() -> None:
     new, old = [("a", 0.8), ("b", 0.6)], [("b", 0.9), ("c", 0.7), ("a", 0.2)]
     assert [(key, round(score, 6)) for key, score in blend_hits(new, old, 3)] == [("b", 0.75), ("c", 0.7), ("a", 0.5)]
-    assert blend_hits(new, old, 3, trust=1.0) == merge_hits(new, old, 3)
+    assert blend_hits(new, old, 3, trust=1.0) == [("a", 0.8), ("c", 0.7), ("b", 0.6)]
     assert [key for key, _ in blend_hits(new, old, 3, trust=0.0)] == ["b", "c", "a"]
 
 
