@@ -124,6 +124,22 @@ def select_recipe(
     return Selection(_choose(allowed), ranked, not search.stopped)
 
 
+def compare_recipes(trials: Sequence[AnyTrial], recipes: Iterable[Recipe], *, seed: int = 0) -> Selection:
+    """Try these recipes alone on every trial and return the best."""
+    search = _Search(trials, seed, None, None)
+    search.run(recipes)
+    ranked = tuple(sorted(search.tried.values(), key=lambda candidate: -candidate.score))
+    return Selection(_choose(ranked), ranked, True)
+
+
+def lightest(share: float | None) -> tuple[Memory, ...]:
+    """Residuals that weigh no more than the share of the collection that is paired, all where that is not known.
+
+    A residual draws queries towards paired documents, and so past those that are not.
+    """
+    return MEMORIES if share is None else tuple(memory for memory in MEMORIES if memory.weight <= share)
+
+
 def _choose(tried: Sequence[Candidate]) -> Candidate:
     """The plainest that is not worse than the best by more than the standard error of their paired difference."""
     first = max(tried, key=lambda candidate: candidate.score)
@@ -173,12 +189,8 @@ class _Search:
 
     @property
     def memories(self) -> tuple[Memory, ...]:
-        """Residuals to try: none heavier than the share of the collection that is paired, where that is known.
-
-        A residual draws queries towards paired documents, and so past those that are not.
-        """
-        share = getattr(self._trials[0], "share", None)
-        return MEMORIES if share is None else tuple(memory for memory in MEMORIES if memory.weight <= share)
+        """Residuals to try."""
+        return lightest(getattr(self._trials[0], "share", None))
 
     def run(self, recipes: Iterable[Recipe]) -> None:
         """Try recipes until the budget ends; the first of a stage is always tried."""

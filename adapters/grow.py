@@ -1,14 +1,16 @@
-"""Let an adapter learn from documents that were re-encoded since it was fitted, without choosing anything again.
+"""Let an adapter learn from documents that were re-encoded since it was fitted.
 
 The re-encode makes a true pair of every document it finishes. `grow_adapter` fits the recipe of the card again on all
-pairs at hand: seconds, where a selection takes minutes. `grow_directory` does it for a stored adapter and replaces the
-directory in one step, so that whoever reads it sees the old one or the new one.
+pairs at hand and chooses by held-out retrieval only what depends on their share of the collection, the residual:
+seconds, where a whole selection takes minutes. `grow_directory` does it for a stored adapter and replaces the directory
+in one step, so that whoever reads it sees the old one or the new one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Any, cast
@@ -16,28 +18,32 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import JSON, Adapter, PairsCard, PairsError
-from .candidates import MEMORIES
+from .base import JSON, Adapter, Float32, PairsCard, PairsError
+from .candidates import MOST_FOR_COHERENCE, compare_recipes, lightest
 from .pairs import Pairs
 from .recipe import Experts, Memory, Recipe, Workshop
 from .select import REVERSE, document_recipe, served
 from .store import load_adapter, save_adapter
+from .trial import make_trials
 
 
 def grow_adapter(
     adapter: Adapter,
     pairs: Pairs,
     *,
+    queries: Float32 | None = None,
     query_mean: NDArray[Any] | None = None,
     corpus_size: int | None = None,
     seed: int = 0,
 ) -> Adapter:
     """Fit an adapter's own recipe on more pairs (new model first), all that are known and not the further ones alone.
 
-    query_mean (source_dim,) is the mean of observed queries; without one an adapter that is centred on queries keeps
-    the mean it has. corpus_size is the number of documents in the index: a residual may then weigh as much as the share
-    that is paired, and is added to a linear map when that share allows one. Calibration and fingerprints are kept.
-    Raises PairsError for pairs of other dimensions, and for an adapter that is not made of recipes.
+    queries (n, source_dim) are observed ones, or drawn as they are distributed; query_mean (source_dim,) is their mean:
+    without one an adapter that is centred on queries keeps the mean it has. corpus_size is the number of documents in
+    the index: a residual may weigh as much as the share that is paired, and which one, or none, is chosen by held-out
+    retrieval; without it the residual stays as it is. A coherence map gives way to the scaled rotation once pairs are
+    many. Calibration and fingerprints are kept. Raises PairsError for pairs of other dimensions, and for an adapter
+    that is not made of recipes.
     """
     card = adapter.card
     if (pairs.source.shape[1], pairs.target.shape[1]) != (card.source_dim, card.target_dim):
@@ -45,10 +51,13 @@ def grow_adapter(
             f"pairs have {pairs.source.shape[1]} -> {pairs.target.shape[1]} dimensions, the adapter "
             f"{card.source_dim} -> {card.target_dim}: give the new model's vectors first"
         )
-    recipe = read_recipe(card.settings)
+    recipe = _for_so_many(read_recipe(card.settings), pairs)
     share = min(1.0, len(pairs) / corpus_size) if corpus_size else card.pairs.share
-    recipe = replace(recipe, memory=_memory(recipe, share))
     mean = _known_mean(adapter, recipe) if query_mean is None else np.asarray(query_mean, np.float64)
+    if corpus_size and recipe.centring != "none":
+        trials = make_trials(pairs, queries=queries, query_mean=mean, share=share, seed=seed)
+        memories = (None, *lightest(share))
+        recipe = compare_recipes(trials, (replace(recipe, memory=one) for one in memories), seed=seed).winner.recipe
     workshop = Workshop(pairs, mean, seed=seed)
     return replace(
         adapter,
@@ -58,6 +67,7 @@ def grow_adapter(
             pairs=PairsCard(len(pairs), pairs.source_name, share),
             settings=recipe.settings(),
             figures={**card.figures, "grown_from": card.pairs.count},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         query=served(workshop.make(recipe)),
         document=served(workshop.make(document_recipe(recipe))),
@@ -70,6 +80,7 @@ def grow_directory(
     target: str | Path,
     pairs: Pairs,
     *,
+    queries: Float32 | None = None,
     query_mean: NDArray[Any] | None = None,
     corpus_size: int | None = None,
     seed: int = 0,
@@ -78,8 +89,9 @@ def grow_directory(
 
     Raises StoreError for a directory that cannot be read, and what `grow_adapter` raises.
     """
+    adapter = load_adapter(source)
     grown = grow_adapter(
-        load_adapter(source), pairs, query_mean=query_mean, corpus_size=corpus_size, seed=seed
+        adapter, pairs, queries=queries, query_mean=query_mean, corpus_size=corpus_size, seed=seed
     )  # fmt: skip
     save_adapter(grown, target)
     return grown
@@ -100,14 +112,12 @@ def read_recipe(settings: Mapping[str, JSON]) -> Recipe:
     return recipe
 
 
-def _memory(recipe: Recipe, share: float | None) -> Memory | None:
-    """The residual's settings, no heavier than the share that is paired; the usual one where there was none."""
-    if share is None or recipe.centring == "none":
-        return recipe.memory
-    allowed = [memory for memory in MEMORIES if memory.weight <= min(share, 0.3)]
-    if recipe.memory is None:
-        return allowed[-1] if allowed else None
-    return replace(recipe.memory, weight=min(max(recipe.memory.weight, 0.3), share))
+def _for_so_many(recipe: Recipe, pairs: Pairs) -> Recipe:
+    """The same recipe, with the linear family that so many pairs would have been given."""
+    least = min(pairs.source.shape[1], pairs.target.shape[1])
+    if recipe.family == "coherence" and len(pairs) > MOST_FOR_COHERENCE * least:
+        return replace(recipe, family="linear", ridge=inf)
+    return recipe
 
 
 def _known_mean(adapter: Adapter, recipe: Recipe) -> NDArray[np.float64] | None:

@@ -76,6 +76,7 @@ def _rows(one: Said) -> Sequence[tuple[str, str]]:
         ("backlog", _backlog(backlog)),
         ("reads", _reads(one)),
         ("verified", _verified(one)),
+        ("adapter", f"fitted again on {one['refitted']:,} re-encoded points" if one["refitted"] else "as configured"),
         ("spend", f"{tally['encoded']:,} texts, about {tally['tokens']:,} tokens"),
     ]
     if one["dead_letters"]:

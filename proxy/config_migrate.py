@@ -81,6 +81,8 @@ class Migrate(Section):
     """How new-model queries are answered on the way."""
     pace: Pace = Pace()
     """Limits of the re-encode."""
+    refit: int = Field(default=8_000, ge=0, le=100_000)
+    """Most re-encoded documents that the adapter is fitted again on as they grow in number; 0: never again."""
     writes: Literal["closed", "open"] = "closed"
     """While the journal cannot be written: closed refuses writes, open lets them pass and copies all again later."""
     fall_back_after: PositiveSeconds = written("2s")

@@ -22,6 +22,7 @@ from crossfade.adapters.base import Adapter, AdapterError
 from crossfade.adapters.store import CARD, load_adapter
 
 from .errors import AdapterUnavailable, CrossfadeError
+from .grown import GrownShelf
 from .journals import Journals
 from .leading import LED, read_led
 from .loading import read_config
@@ -85,6 +86,7 @@ class Live:
         self.run_dir = run_dir
         self._shelf = AdapterShelf()
         self._samples = SampleShelf()
+        self._grown = GrownShelf()
         self.flights = Flights()
         self.journals = Journals()
         self._seen = -1
@@ -103,8 +105,9 @@ class Live:
         self._seen = stated["generation"]
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
         views = self._read_migrations()
-        samples = self._samples.load(sample_folder(config), _ids(views))
-        snapshot = build_snapshot(config, self._seen, self._shelf.load, views, samples)
+        folder = sample_folder(config)
+        samples, grown = self._samples.load(folder, _ids(views)), self._grown.load(folder, views.values())
+        snapshot = build_snapshot(config, self._seen, self._shelf.load, views, samples, grown)
         self._shelf.keep_only(snapshot)
         return replace(snapshot, epoch=read_led(self.run_dir).epoch)
 
@@ -126,10 +129,12 @@ class Live:
     def _look(self) -> None:
         """Take up what was published since the last look."""
         moved, folder = self._stamp(MIGRATIONS), sample_folder(self.snapshot.config)
-        if moved != self._moved or self._samples.is_stale(folder, _ids(self.snapshot.migrations)):
+        known = _ids(self.snapshot.migrations)
+        if moved != self._moved or self._samples.is_stale(folder, known) or self._grown.is_stale(folder, known):
             self._moved = moved
             views = self._read_migrations()
-            self.snapshot = move_migrations(self.snapshot, views, self._samples.load(folder, _ids(views)))
+            samples, grown = self._samples.load(folder, _ids(views)), self._grown.load(folder, views.values())
+            self.snapshot = move_migrations(self.snapshot, views, samples, grown)
         self.term = read_term(self.run_dir)
         led = self._stamp(LED)
         if led != self._led:

@@ -20,7 +20,7 @@ from crossfade.backends.payload_text import compile_text
 from .background import Background
 from .cli_index import open_index
 from .config import Config
-from .config_fields import collection_upstream
+from .config_fields import collection_upstream, resolve_field
 from .encoders import build_encoder
 from .journals import name_writer
 from .leads import Leads
@@ -33,6 +33,7 @@ from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
 from .migration.ray_mover import RayMovers
 from .migration.record import Migration, Spec
+from .migration.refit import Refitting
 from .migration.replicas import Replicas
 from .migration.runner import Controller
 from .migration.sample import sample_folder
@@ -135,7 +136,19 @@ class Migrations:
             self._watch.latency_ms,
             beside=steer.run,
             samples=sample_folder(self._now),
+            refitting=self._refitting,
         )
+
+    def _refitting(self, spec: Spec) -> Refitting | None:
+        """How a migration's adapter is to learn, where the configuration has one for it."""
+        config = self._now
+        settings = config.collections.get(spec.collection)
+        if settings is None or settings.migrate is None or not settings.migrate.refit:
+            return None
+        adapter = resolve_field(settings, spec.field).adapters.get(spec.to_model)
+        if adapter is None:
+            return None
+        return Refitting(adapter, settings.migrate.refit, config.state, config.detect.observe)
 
     def _current(self, opened_with: Config) -> Config:
         return self._config or opened_with

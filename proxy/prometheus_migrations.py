@@ -28,6 +28,7 @@ _GAUGES: Final[dict[str, tuple[str, Callable[[Status], float | None]]]] = {
     "paused": ("1 while an operator has stopped the copying.", lambda one: one.paused),
     "throttled": ("1 while a limit holds the copying.", lambda one: one.throttled is not None),
     "stepped_back": ("1 since a guardrail has lowered the share.", lambda one: one.stepped_back is not None),
+    "refitted_pairs": ("Points the adapter was last fitted again on; 0: never.", lambda one: one.refitted),
     "gates_closed": ("Conditions that a switch waits for.", lambda one: len(one.gates)),
     "verified_time_seconds": ("When a verification ended last; 0: never.", lambda one: one.verified_at or 0.0),
 }

@@ -67,6 +67,7 @@ class Snapshot:
     adapters: Mapping[AdapterKey, Adapter]
     migrations: Mapping[str, MigrationView] = field(default_factory=dict)  # by collection
     samples: Mapping[str, Sample] = field(default_factory=dict)  # of migrations that have one, by id
+    grown: Mapping[str, Adapter] = field(default_factory=dict)  # fitted again by migrations, by id
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
     turned: dict[str, Snapshot] = field(default_factory=dict)  # filled as collections are met
@@ -87,7 +88,7 @@ class Snapshot:
         if turned is None:
             view = self.migrations[collection].model_copy(update={"state": State.COMPLETED})
             moved = {**self.migrations, collection: view}
-            turned = self.turned[collection] = move_migrations(self, moved, self.samples)
+            turned = self.turned[collection] = move_migrations(self, moved, self.samples, self.grown)
         return turned
 
     def encodes(self, model: str) -> bool:
@@ -118,6 +119,7 @@ def build_snapshot(
     load: LoadAdapter,
     migrations: Mapping[str, MigrationView] | None = None,
     samples: Mapping[str, Sample] | None = None,
+    grown: Mapping[str, Adapter] | None = None,
 ) -> Snapshot:
     """Build the snapshot of a configuration and of the migrations under way, loading every adapter it names.
 
@@ -125,14 +127,17 @@ def build_snapshot(
     """
     models = {name: model.dim for name, model in config.models.items()}
     adapters = {key: _checked(load(key), key, models) for key in adapter_keys(config)}
-    return _with_spaces(Snapshot(generation, config, models, adapters, migrations or {}, samples or {}))
+    return _with_spaces(Snapshot(generation, config, models, adapters, migrations or {}, samples or {}, grown or {}))
 
 
 def move_migrations(
-    snapshot: Snapshot, migrations: Mapping[str, MigrationView], samples: Mapping[str, Sample]
+    snapshot: Snapshot,
+    migrations: Mapping[str, MigrationView],
+    samples: Mapping[str, Sample],
+    grown: Mapping[str, Adapter],
 ) -> Snapshot:
     """The same configuration with other migrations; what was decided under the old ones is decided again."""
-    moved = replace(snapshot, migrations=migrations, samples=samples, spaces={}, decisions={}, turned={})
+    moved = replace(snapshot, migrations=migrations, samples=samples, grown=grown, spaces={}, decisions={}, turned={})
     return _with_spaces(moved)
 
 
@@ -184,8 +189,10 @@ def _build_space(snapshot: Snapshot, collection: str, settings: Collection, usin
     }
     index_model = resolved.index_model
     view = snapshot.migrations.get(collection)
-    if view is not None and view.state is State.COMPLETED and _is_moved(view, using, index_model):
-        adapters, index_model = turn_adapters(adapters, view.from_model, view.to_model), view.to_model
+    if view is not None and _is_moved(view, using, index_model):
+        adapters = _with_grown(snapshot, view, adapters)
+        if view.state is State.COMPLETED:
+            adapters, index_model = turn_adapters(adapters, view.from_model, view.to_model), view.to_model
     names = (index_model, *adapters)
     return Space(
         collection=collection,
@@ -198,6 +205,16 @@ def _build_space(snapshot: Snapshot, collection: str, settings: Collection, usin
         fingerprints=_by_dimension(adapters),
         document_model=resolved.index_model if resolved.index_model in names else None,
     )
+
+
+def _with_grown(snapshot: Snapshot, view: MigrationView, adapters: dict[str, Adapter]) -> dict[str, Adapter]:
+    """The adapters with the one that the migration has fitted again, unless the configured one is newer."""
+    grown, configured = snapshot.grown.get(view.id), adapters.get(view.to_model)
+    if grown is None or configured is None or configured.card.created > grown.card.created:
+        return adapters
+    if (grown.card.source_dim, grown.card.target_dim) != (configured.card.source_dim, configured.card.target_dim):
+        return adapters  # the models' dimensions were changed since
+    return {**adapters, view.to_model: grown}
 
 
 def _is_moved(view: MigrationView, using: str, index_model: str) -> bool:

@@ -28,7 +28,8 @@ from .machine import CAPTURING, OVER, State
 from .moving import Mover
 from .pace import find_spend
 from .prepare import clean_up, prepare_target
-from .record import Checkpoint, Migration
+from .record import Checkpoint, Migration, Spec
+from .refit import Refit, Refitting, forget_refit, pairs_path
 from .sample import Sampler, sample_path
 from .store import Lease, Store
 from .verifying import Verifying
@@ -80,6 +81,8 @@ class Tools:
     beside: Callable[[Callable[[], Lease]], Coroutine[object, object, None]] | None = None
     """What the leader does as well."""
     samples: Path | None = None
+    refitting: Callable[[Spec], Refitting | None] = lambda _: None
+    """How the adapter of a migration is to learn from it; None: not at all."""
 
 
 class Conduct:
@@ -160,22 +163,38 @@ class Conduct:
 
     async def _copy(self) -> None:
         """Copy, follow the writes and verify, until the state is another than those that ask for it."""
-        await self._open_sampler()
+        await self._open_samplers()
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work()) for work in (self._backfill, self._converge, self._verify)]
+                works = (self._backfill, self._converge, self._verify, self._refit)
+                beside = [group.create_task(work()) for work in works]
                 await self._watch()
                 for task in beside:
                     task.cancel()
         except ExceptionGroup as failures:
             raise _first(failures) from failures
 
-    async def _open_sampler(self) -> None:
-        if self._tools.samples is not None and self._lane.sampler is None:
-            spec = self._lane.spec
-            info = await self._bench.index.describe(spec.collection)
-            sampler = Sampler(sample_path(self._tools.samples, self._id), info.field(spec.field).distance)
-            self._lane = replace(self._lane, sampler=sampler)
+    async def _open_samplers(self) -> None:
+        folder, spec = self._tools.samples, self._lane.spec
+        if folder is None or self._lane.sampler is not None:
+            return
+        distance = (await self._bench.index.describe(spec.collection)).field(spec.field).distance
+        settings = self._tools.refitting(spec)
+        learnt = Sampler(pairs_path(folder, self._id), distance, settings.most) if settings is not None else None
+        self._lane = replace(self._lane, sampler=Sampler(sample_path(folder, self._id), distance), learnt=learnt)
+
+    async def _refit(self) -> None:
+        """Fit the adapter again as documents are re-encoded; whatever stands against it stops nothing else."""
+        folder, settings, learnt = self._tools.samples, self._tools.refitting(self._lane.spec), self._lane.learnt
+        if folder is None or settings is None or learnt is None:
+            return
+
+        async def tell(pairs: int) -> None:
+            await self._change(lambda one: one.model_copy(update={"refitted": pairs}))
+
+        refit = Refit(self._id, self._lane.spec, settings, learnt, folder, tell)
+        count = partial(self._bench.index.count, self._lane.spec.collection)
+        await patiently(partial(refit.run, lambda: self._record.checkpoint.done, count), self._gate)
 
     async def _watch(self) -> None:
         holding_since: float | None = None
@@ -274,6 +293,7 @@ class Conduct:
         await self._tools.journal.forget(self._id)
         if self._tools.samples is not None:
             sample_path(self._tools.samples, self._id).unlink(missing_ok=True)
+            forget_refit(self._tools.samples, self._id, adapter=record.state is State.CANCELLED)
         await self._lane.ledger.forget(self._id, self._hold())
         await self._change(lambda one: one.model_copy(update={"cleaned": True}), "cleaned up")
 

@@ -44,6 +44,7 @@ class Lane:
     hold: Callable[[], Lease]
     memory: TextMemory = field(default_factory=TextMemory)
     sampler: Sampler | None = None  # keeps some points for the workers, which merge hits of both indexes by them
+    learnt: Sampler | None = None  # keeps more of them, for the adapter to learn from
 
     @property
     def mover(self) -> Mover:
@@ -120,15 +121,23 @@ async def _note(lane: Lane, done: Outcome) -> None:
 
 
 def _keep(lane: Lane, done: Outcome) -> None:
-    """Keep a sample of what was brought over; without it hits are merged by rank, so a full disk stops nothing."""
-    if lane.sampler is None:
-        return
-    lane.sampler.note(done.pairs, done.gone)
-    if lane.sampler.due:
-        try:
-            lane.sampler.write()
-        except OSError as error:
-            log.warning("%s: the sample of points is not written: %s", lane.migration, error)
+    """Keep samples of what was brought over; without them hits are merged by rank, so a full disk stops nothing.
+
+    Where a client has sent the new vector the old one is what the adapter made of it: that teaches it nothing.
+    """
+    true = {point: pair for point, pair in done.pairs.items() if point not in done.sent}
+    for sampler, pairs, gone in (
+        (lane.sampler, done.pairs, done.gone),
+        (lane.learnt, true, [*done.gone, *done.sent]),
+    ):
+        if sampler is None:
+            continue
+        sampler.note(pairs, gone)
+        if sampler.due:
+            try:
+                sampler.write()
+            except OSError as error:
+                log.warning("%s: a sample of points is not written: %s", lane.migration, error)
 
 
 async def _forget_past(lane: Lane, natives: Natives, done: Outcome) -> None:

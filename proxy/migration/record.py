@@ -118,6 +118,7 @@ class Migration(Kept):
     verification: Verification = Verification()
     wishes: Wishes | None = None  # None: planned from no file
     by_hand: bool = False  # a verb has moved it since the goal was last changed: the goal waits for its next change
+    refitted: int = 0  # pairs of documents that the adapter was last fitted again on; 0: never
     moved_at: float | None = None  # when the share of reads was last changed
     stepped_back: str | None = None  # why a guardrail has lowered the share; it does not rise by itself any more
     drop_old: bool = False  # after the end the old collection is destroyed, and its name becomes an alias

@@ -26,6 +26,8 @@ from .places import FOLDER
 
 MOST: Final = 2_000
 _FEWEST: Final = 20  # below, nobody can use it
+_ALL: Final = 2**64
+_SLACK: Final = 1.1  # so many times too much before any are let go: sorting every batch would cost more than it saves
 _GROWN: Final = 1.25  # so much larger, or so many points changed, and it is written again
 
 
@@ -57,11 +59,16 @@ def read_sample(path: Path) -> tuple[Float32, Float32, Distance] | None:
 class Sampler:
     """The controller's side: takes note of points that were brought over, and writes the file as it grows."""
 
-    def __init__(self, path: Path, distance: Distance) -> None:
-        self._path, self._distance = path, distance
+    def __init__(self, path: Path, distance: Distance, most: int = MOST) -> None:
+        self._path, self._distance, self._most = path, distance, most
         self._kept: dict[int, tuple[Float32, Float32]] = {}  # new and old by the hash of the id
+        self._last = _ALL  # the greatest hash that may be kept
         self._changed, self._written = 0, 0
         self._load()
+
+    def __len__(self) -> int:
+        """How many points are kept."""
+        return min(len(self._kept), self._most)
 
     def _load(self) -> None:
         """Go on with what was there before a restart; a file that is none is made anew."""
@@ -80,20 +87,28 @@ class Sampler:
         for point in gone:
             self._changed += self._kept.pop(_hash(point), None) is not None
         for point, pair in pairs.items():
-            self._kept[_hash(point)] = pair
-        if len(self._kept) > MOST:
-            for key in sorted(self._kept)[MOST:]:
-                del self._kept[key]
-        self._changed += sum(_hash(point) in self._kept for point in pairs)
+            key = _hash(point)
+            if key <= self._last:
+                self._kept[key] = pair
+                self._changed += 1
+        if len(self._kept) > _SLACK * self._most:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Let go of what is too much, and take no more of what would be."""
+        keys = sorted(self._kept)
+        for key in keys[self._most :]:
+            del self._kept[key]
+        self._last = keys[self._most - 1] if len(keys) >= self._most else _ALL
 
     @property
     def due(self) -> bool:
         """Whether so much has changed that the file should be written again."""
-        size = len(self._kept)
-        return size >= _FEWEST and self._changed >= max(1.0, self._written * (_GROWN - 1))
+        return len(self) >= _FEWEST and self._changed >= max(1.0, self._written * (_GROWN - 1))
 
     def write(self) -> None:
         """Replace the file. Raises OSError."""
+        self._trim()
         keys = np.array(sorted(self._kept), np.uint64)
         pairs = [self._kept[int(key)] for key in keys]
         new, old = np.stack([new for new, _ in pairs]), np.stack([old for _, old in pairs])

@@ -82,6 +82,7 @@ class Status:
     by_hand: bool  # a verb has moved it since: the goal waits until it is changed
     stepped_back: str | None
     moved_at: float | None
+    refitted: int
     completing: bool
     settling: bool
     verifying: bool
@@ -146,6 +147,7 @@ class Verbs:
             by_hand=record.by_hand,
             stepped_back=record.stepped_back,
             moved_at=record.moved_at,
+            refitted=record.refitted,
             completing=record.completing,
             settling=record.settling,
             verifying=record.verification.asked,

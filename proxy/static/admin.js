@@ -61,6 +61,7 @@ function facts(one) {
     ["overlap@10", one.serving.overlap === null ? null
       : `${one.serving.overlap.toFixed(2)} over ${count(one.serving.shadowed)} shadowed queries`],
     ["spend", `${count(one.tally.encoded)} texts, about ${count(one.tally.tokens)} tokens`],
+    ["adapter", one.refitted ? `fitted again on ${count(one.refitted)} re-encoded points` : null],
     ["without vector", one.dead_letters ? `${count(one.dead_letters)} points` : null, "warn"],
     ["waits", one.throttled, "warn"],
     ["paused", one.paused ? "by an operator" : null, "warn"],

@@ -34,11 +34,24 @@ def test_a_grown_adapter_keeps_its_recipe_and_maps_new_documents_better() -> Non
     assert grown.card.settings["family"] == small.card.settings["family"]
 
 
-@pytest.mark.parametrize(("corpus", "weight"), [(10_000, None), (5_000, 0.15), (1_500, 0.3)])
-def test_a_residual_comes_with_the_share_that_is_paired(corpus: int, weight: float | None) -> None:
+@pytest.mark.parametrize(("corpus", "weights"), [(10_000, {0}), (5_000, {0.15}), (1_500, {0.15, 0.3, 0.45})])
+def test_a_residual_comes_with_the_share_that_is_paired(corpus: int, weights: set[float]) -> None:
     linear = fit_adapter(pairs_of(200), method="linear", corpus_size=10_000)
     memory = read_recipe(grow_adapter(linear, pairs_of(800), corpus_size=corpus).card.settings).memory
-    assert (memory.weight if memory is not None else None) == weight
+    assert (memory.weight if memory is not None else 0) in weights
+
+
+def test_the_residual_of_the_card_gives_way_to_what_the_share_allows_now() -> None:
+    with_memory = replace(fit_adapter(pairs_of(300), method="residual", corpus_size=400))
+    assert read_recipe(with_memory.card.settings).memory is not None
+    smaller = grow_adapter(with_memory, pairs_of(500), corpus_size=50_000)
+    assert read_recipe(smaller.card.settings).memory is None
+
+
+def test_a_coherence_map_gives_way_to_the_rotation_once_pairs_are_many() -> None:
+    few = fit_adapter(pairs_of(30), method="coherence")
+    assert read_recipe(grow_adapter(few, pairs_of(31)).card.settings).family == "coherence"
+    assert read_recipe(grow_adapter(few, pairs_of(300)).card.settings).family == "linear"
 
 
 def test_growing_a_directory_replaces_it_and_keeps_where_queries_live(tmp_path: Path) -> None:
