@@ -129,6 +129,8 @@ class ModelEncoder:
             del self._under_way[key]
         if task.cancelled() or task.exception() is not None:  # asking for the exception marks it as seen
             return
+        if self._model.cache == 0:
+            return
         for key, row in zip(batch, task.result(), strict=True):
             self._cache[key] = row.copy()  # a view would keep the whole batch alive
         while len(self._cache) > self._model.cache:

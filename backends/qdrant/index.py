@@ -21,6 +21,7 @@ from ..index import CollectionInfo, Distance, FieldInfo, Hits, IndexHealth, Inde
 from ..payload_text import compile_text
 from ..sampling import draw_ids
 from .index_settings import copy_settings
+from .point_calls import PointCalls
 from .points import read_point, write_point
 
 _PAGE: Final = 10_000  # ids listed at once
@@ -46,6 +47,7 @@ class QdrantIndex:
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self._client = client
+        self._calls = PointCalls.of(client)  # None where only REST is spoken
 
     async def describe(self, collection: str) -> CollectionInfo:
         """The vector fields of a collection."""
@@ -72,6 +74,8 @@ class QdrantIndex:
     async def list_ids(self, collection: str, start: PointId | None, limit: int) -> Page:
         """Up to `limit` ids in ascending order from `start` on (None: from the first)."""
         with _reporting(collection):
+            if self._calls is not None:
+                return await self._calls.list_ids(collection, start, limit)
             records, following = await self._client.scroll(
                 collection, offset=start, limit=limit, with_payload=False, with_vectors=False
             )
@@ -90,6 +94,8 @@ class QdrantIndex:
         """
         chosen: bool | list[str] = True if fields is None or "" in fields else list(fields)
         with _reporting(collection):
+            if self._calls is not None:
+                return await self._calls.fetch(collection, ids, None if chosen is True else fields, payload)
             records = await self._client.retrieve(collection, list(ids), with_payload=payload, with_vectors=chosen)
         found = {_plain_id(record.id): record for record in records}
         return [read_point(point, found[point]) for point in map(_plain_id, ids) if point in found]
@@ -106,6 +112,8 @@ class QdrantIndex:
         """Write whole points, and wait until they can be read."""
         if points:
             with _reporting(collection):
+                if self._calls is not None:
+                    return await self._calls.upsert(collection, points)
                 await self._client.upsert(collection, [write_point(point) for point in points], wait=True)
 
     async def delete(self, collection: str, ids: Sequence[PointId]) -> None:

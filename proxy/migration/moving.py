@@ -19,7 +19,7 @@ from crossfade.backends.payload_text import PayloadText
 
 from ..encoders import Encoder
 from .journal import Native
-from .ledger import sign_vector
+from .ledger import sign_vectors
 from .record import Spec
 from .store import Lease
 from .texts import TextMemory, count_tokens, encode_texts
@@ -110,7 +110,7 @@ class LocalMover:
                 dead[identity] = refused or "the encoder gave nothing"
         wanted = [_with_vector(point, name, vectors.get(point.id)) for point in stored]
         return wanted, Outcome(
-            signed={point: sign_vector(vector) for point, vector in vectors.items()},
+            signed=sign_vectors(vectors),
             bare=[point.id for point in stored if point.id not in vectors],
             dead=dead,
             gone=gone,

@@ -224,3 +224,40 @@ async def test_yellow_is_building_and_red_or_an_optimizer_error_is_broken(
     assert "its status is red" in ((await index.health(name)).broken or "")
     info.optimizer_status = models.OptimizersStatusOneOf1(error="no space left")
     assert (await index.health(name)).broken == "its optimizer says no space left"
+
+
+async def test_points_copied_by_the_index_are_what_the_client_library_reads(
+    client: AsyncQdrantClient, index: QdrantIndex
+) -> None:
+    name = await make_named(client)
+    payload = {"title": "ü", "n": [1, -2.5, None, True, {"deep": {}}], "large": 2**53 + 1, "": "no key"}
+    words = models.SparseVector(indices=[7, 3], values=[1.5, -1.0])
+    points = [
+        models.PointStruct(
+            id=7, vector={"text": [1.0, 2.0, 3.0], "tokens": [[1.0, 0.0], [0.0, 1.0]], "words": words}, payload=payload
+        ),
+        models.PointStruct(id="AAAAAAAA-0000-4000-8000-000000000001", vector={}, payload={}),
+        models.PointStruct(id=2**64 - 1, vector={"text": [0.0, 0.0, 0.0]}, payload={"title": []}),
+    ]
+    await client.upsert(name, points, wait=True)
+    await index.create_like(name, f"{name}-copy", {"text": 3})
+    ids = (await index.list_ids(name, None, 10)).ids
+    await index.upsert(f"{name}-copy", await index.fetch(name, ids))
+    before, _ = await client.scroll(name, with_payload=True, with_vectors=True)
+    after, _ = await client.scroll(f"{name}-copy", with_payload=True, with_vectors=True)
+    assert len(before) == 3
+    assert [one.model_dump() for one in after] == [one.model_dump() for one in before]
+
+
+async def test_a_payload_that_was_read_is_a_mapping_like_any_other(
+    client: AsyncQdrantClient, index: QdrantIndex
+) -> None:
+    name, _ = await make_plain(client, n=2)
+    first, second = await index.fetch(name, [0, 1])
+    assert dict(first.payload) == {"title": "t0", "body": {"text": ["b0"]}}
+    assert first.payload == (await index.fetch(name, [0]))[0].payload != second.payload
+    assert "none" not in first.payload
+    assert first.payload.get("none") is None
+    with pytest.raises(KeyError):
+        first.payload["none"]
+    assert (await index.fetch(name, [0], payload=False))[0].payload == {}
