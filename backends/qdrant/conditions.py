@@ -28,6 +28,7 @@ TABLE: Final = {
 }
 _SHAPES = compile_shapes(TABLE)
 _MUST, _HAS_ID = 2, 3  # of Filter and Condition
+_NUMBER: Final = 8  # the tag of PointId.num
 _NOTHING: Final = b"\x08\x00"  # a selector of payload or vectors that says `enable: false`
 
 
@@ -41,10 +42,24 @@ class FilterPlace:
 
 def read_id(body: bytes, spans: Sequence[Span]) -> PointId | None:
     """A PointId; None for one of a kind unknown here."""
+    if len(spans) == 1 and (number := _read_number(body, spans[0][2], spans[0][3])) is not None:
+        return number
     found = scan(body, spans, _SHAPES["PointId"])
     if "num" in found:
         return read_uint(body, found, "num")
     return read_text(body, found, "uuid") if "uuid" in found else None
+
+
+def _read_number(body: bytes, start: int, end: int) -> int | None:
+    """A PointId that holds one number and nothing else, as most do; None for every other."""
+    if not 2 <= end - start <= 10 or body[start] != _NUMBER:
+        return None
+    value = 0
+    for place, byte in enumerate(body[start + 1 : end]):
+        value |= (byte & 127) << 7 * place
+        if byte < 128:
+            return value if start + place + 2 == end else None
+    return None
 
 
 def read_ids(body: bytes, spans: Sequence[Span]) -> list[PointId]:

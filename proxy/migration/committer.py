@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -18,12 +19,14 @@ from .database import Desk
 
 Result = TypeVar("Result")
 _TOGETHER = 1024  # pieces of work in one transaction
+_PATIENCE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     work: Callable[[Connection], Any]
     durable: bool
+    patient: bool
     done: Future[Any] = field(default_factory=Future)
 
 
@@ -37,9 +40,12 @@ class Committer:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Connection], Result], *, durable: bool) -> Future[Result]:
-        """Have work done in a transaction; `durable` work is on stable storage when the future is done."""
-        piece = _Piece(work, durable)
+    def submit(self, work: Callable[[Connection], Result], *, durable: bool, patient: bool = False) -> Future[Result]:
+        """Have work done in a transaction; `durable` work is on stable storage when the future is done.
+
+        `patient` work, which nobody waits for, may wait a moment for other work whose transaction it can share.
+        """
+        piece = _Piece(work, durable, patient)
         self._queue.put(piece)
         return piece.done
 
@@ -56,9 +62,11 @@ class Committer:
     def _run(self) -> None:
         while True:
             pieces = [self._queue.get()]
+            until, patient = monotonic() + _PATIENCE_SECONDS, True
             while len(pieces) < _TOGETHER:
+                patient = patient and pieces[-1] is not None and pieces[-1].patient
                 try:
-                    pieces.append(self._queue.get_nowait())
+                    pieces.append(self._queue.get(patient, max(0.0, until - monotonic())))
                 except Empty:
                     break
             self._commit([piece for piece in pieces if piece is not None])

@@ -139,8 +139,9 @@ class Journal:
     def close_soon(self, mark: Mark, settles_in: float | None = None) -> None:
         """The same without waiting for it: what is asked of this journal afterwards comes after it."""
         durable = self._committer.engine.dialect.name != "sqlite"
+        # By itself it would cost as much as a mark, and keep the one that comes next waiting.
         closed = self._committer.submit(
-            partial(journal_rows.close_mark, mark.seq, self._settles(settles_in)), durable=durable
+            partial(journal_rows.close_mark, mark.seq, self._settles(settles_in)), durable=durable, patient=True
         )
 
         def hear(done: Future[None]) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.engine.interfaces import DBAPICursor
@@ -31,6 +32,9 @@ from .database import marks, natives, open_writes
 from .keys import read_key, write_key
 
 ALL: Final = "*"  # the key of a mark that stands for every point
+# Rows in one statement: at each, SQLite's driver lets go of the interpreter, and may wait long to have it again.
+_ROWS: Final = 200
+_INSERT_MARKS: Final = "INSERT INTO crossfade_marks (migration, key, seq, marked) VALUES "
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,9 +113,11 @@ def add_keys(mark: Mark, keys: Sequence[str], now: float, connection: Connection
     if not keys:
         return
     if _is_sqlite(connection):
-        statement = "INSERT INTO crossfade_marks (migration, key, seq, marked) VALUES (?, ?, ?, ?)"
         with _cursor(connection) as cursor:
-            cursor.executemany(statement, [(mark.migration, key, mark.seq, now) for key in keys])
+            for first in range(0, len(keys), _ROWS):
+                part = keys[first : first + _ROWS]
+                values = [value for key in part for value in (mark.migration, key, mark.seq, now)]
+                cursor.execute(_INSERT_MARKS + ", ".join(["(?, ?, ?, ?)"] * len(part)), values)
         return
     rows = [{"migration": mark.migration, "key": key, "seq": mark.seq, "marked": now} for key in keys]
     connection.execute(insert(marks), rows)
@@ -162,10 +168,12 @@ def close_writer(writer: str, settles: ColumnElement[Any], now: float, connectio
 def clear(migration: str, done: Sequence[Dirty], now: ColumnElement[Any], connection: Connection) -> int:
     """Remove marks that were seen; how many they were."""
     removed = 0
-    for one in done:
-        key = ALL if one.point is None else write_key(one.point)
-        seen = and_(marks.c.migration == migration, marks.c.key == key, marks.c.seq.in_(one.ended))
-        removed += connection.execute(delete(marks).where(seen)).rowcount
+    seen = [(ALL if one.point is None else write_key(one.point), seq) for one in done for seq in one.ended]
+    for first in range(0, len(seen), _ROWS):
+        part = seen[first : first + _ROWS]
+        named = marks.c.key.in_({key for key, _ in part})  # SQLite would look at all for pairs alone
+        mine = and_(marks.c.migration == migration, named, tuple_(marks.c.key, marks.c.seq).in_(part))
+        removed += connection.execute(delete(marks).where(mine)).rowcount
     settled = and_(open_writes.c.settles <= now, ~exists().where(marks.c.seq == open_writes.c.seq))
     connection.execute(delete(open_writes).where(open_writes.c.migration == migration, settled))
     return removed

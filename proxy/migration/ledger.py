@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from .store import Lease, Store
 _BITS: Final = 128
 _ROUNDED: Final = 2  # bits that rounding may have turned
 _CHUNK: Final = 500
+_ROWS: Final = 200  # of up to four values, of which SQLite took at most 999 once
 
 
 def sign_vector(vector: Float32) -> bytes:
@@ -154,18 +156,22 @@ def _replace(
 def _replace_quickly(
     connection: Connection, table: Table, migration: str, rows: list[dict[str, Any]], instead_of: Sequence[PointId]
 ) -> None:
-    """On SQLite's own cursor: SQLAlchemy takes longer over a page of keys than the page takes to be encoded."""
+    """On SQLite's own cursor, many rows in a statement: SQLAlchemy takes long over a page of keys, and at each
+    statement the driver lets go of the interpreter and waits to have it again."""
     columns = [column.name for column in table.columns if column.name != "migration"]
-    places = ", ".join("?" * (1 + len(columns)))
+    places = f"({', '.join('?' * (1 + len(columns)))})"
     with closing(connection.connection.cursor()) as cursor:
         cursor.execute(f"SELECT 1 FROM {table.name} WHERE migration = ? LIMIT 1", (migration,))
         if cursor.fetchone() is not None:  # of most migrations nothing has to be said but the signatures
-            past = {write_key(point) for point in instead_of} - {row["key"] for row in rows}
-            statement = f"DELETE FROM {table.name} WHERE migration = ? AND key = ?"
-            cursor.executemany(statement, [(migration, key) for key in past])
-        if rows:
-            statement = f"INSERT OR REPLACE INTO {table.name} (migration, {', '.join(columns)}) VALUES ({places})"
-            cursor.executemany(statement, [(migration, *(row[name] for name in columns)) for row in rows])
+            past = sorted({write_key(point) for point in instead_of} - {row["key"] for row in rows})
+            for first in range(0, len(past), _ROWS):
+                part = past[first : first + _ROWS]
+                keys = ", ".join("?" * len(part))
+                cursor.execute(f"DELETE FROM {table.name} WHERE migration = ? AND key IN ({keys})", [migration, *part])
+        for first in range(0, len(rows), _ROWS):
+            values = [[migration, *(row[name] for name in columns)] for row in rows[first : first + _ROWS]]
+            statement = f"INSERT OR REPLACE INTO {table.name} (migration, {', '.join(columns)}) VALUES "
+            cursor.execute(statement + ", ".join([places] * len(values)), list(chain.from_iterable(values)))
 
 
 def _chunks(points: Sequence[PointId]) -> Iterator[list[str]]:

@@ -362,3 +362,19 @@ def test_bytes_that_are_no_message_are_malformed_or_name_something(transport: Tr
         for condition in write.conditions:
             CODEC.edit(operation, data, [], [(condition, IDS)])
             assert isinstance(condition.place, FilterPlace) or transport == "rest"
+
+
+def test_numbers_of_every_length_are_read_as_ids() -> None:
+    numbers = [0, 1, 127, 128, 2**49 - 1, 2**56, 2**63 - 1, 2**63, 2**64 - 1]
+    named = [grpc.PointStruct(id=grpc.PointId(num=number)) for number in numbers]
+    write = read_wire("Upsert", grpc.UpsertPoints(collection_name="docs", points=named))
+    assert [point for step in write.steps for point in step.ids] == numbers
+
+
+def test_of_an_id_that_is_said_twice_the_last_counts() -> None:
+    twice = grpc.PointId(num=7).SerializeToString() + grpc.PointId(uuid=UUID).SerializeToString()
+    both = b"\x0a" + bytes([len(twice)]) + twice
+    body = b"\x0a\x04docs\x1a" + bytes([len(both)]) + both
+    write = CODEC.read_write(grpc_operation("Upsert"), "/qdrant.Points/Upsert", body)
+    assert write is not None
+    assert write.steps[0].ids == [UUID]
