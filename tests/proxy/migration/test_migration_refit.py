@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ async def test_vectors_that_clients_sent_teach_nothing(scene: Scene, tmp_path: P
         target, _ = await scene.client.scroll(scene.record.spec.target, limit=1_000, with_vectors=True)
         stored = next(np.array(point.vector) for point in target if point.id == id_of(7))
         np.testing.assert_allclose(stored, sent / np.linalg.norm(sent), atol=1e-5)
-        gone = [id_of(at) for at in range(100, 250)]  # so many that what is kept is written again
+        gone: list[Any] = [id_of(at) for at in range(100, 250)]  # so many that what is kept is written again
         await scene.worker.write(gone, lambda: scene.client.delete(name, models.PointIdsList(points=gone), wait=True))
         await scene.until_quiet()
         record = await scene.now()
