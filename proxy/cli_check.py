@@ -57,7 +57,7 @@ def check(
     try:
         loaded = load_config(config)
         adapters, problems = _load_adapters(loaded)
-        problems += _try_encoders(loaded) + find_problems(loaded)
+        problems += _try_encoders(loaded) + _read_verdicts(loaded) + find_problems(loaded)
         if problems:
             raise ConfigError(_with_lines(problems, config), str(config))
     except ConfigError as error:
@@ -100,6 +100,20 @@ def _load_adapters(config: Config) -> tuple[dict[AdapterKey, Adapter], list[Prob
         except AdapterUnavailable as error:
             problems.append(Problem(_key_path(config, key), None, _spell_cause(key, error)))
     return loaded, list(dict.fromkeys(problems))  # one adapter may serve several fields
+
+
+def _read_verdicts(config: Config) -> list[Problem]:
+    from .errors import Problem, VerdictUnusable
+    from .verdicts import load_verdict
+    from .yaml_lines import spell_path
+
+    problems = []
+    for name in config.collections:
+        try:
+            load_verdict(config, name)
+        except VerdictUnusable as error:
+            problems.append(Problem(spell_path(("collections", name, "migrate", "verdict")), None, error.reason))
+    return problems
 
 
 def _spell_cause(key: AdapterKey, error: Exception) -> str:

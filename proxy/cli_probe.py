@@ -153,6 +153,8 @@ def _print(found: Probe, out: Path) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    from crossfade.adapters.verdict import Recommendation
+
     from .cli_output import print_table
     from .probe_report import cells, cost_lines, headline
 
@@ -170,3 +172,5 @@ def _print(found: Probe, out: Path) -> None:
     for line in cost_lines(gathered.cost):
         typer.echo(line)
     typer.echo(f"{out / REPORT}.html, .json")
+    if found.verdict.recommendation is Recommendation.ENCODE_OLD:
+        typer.echo(f"migrate.verdict: {out / REPORT}.json has auto do so for queries that come as text")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from .config_section import Name, Section, written
-from .config_values import PositiveSeconds, Seconds
+from .config_values import PathValue, PositiveSeconds, Seconds
 from .migration.pace import Pace
 from .migration.record import Strategy
 
@@ -79,6 +79,8 @@ class Migrate(Section):
     """How many of a hundred queries are sent to the new index as well, after their answer, to compare."""
     strategy: Strategy = "auto"
     """How new-model queries are answered on the way."""
+    verdict: PathValue | None = None
+    """The report (probe.json) of crossfade probe, by which auto has texts encoded by the old model too."""
     pace: Pace = Pace()
     """Limits of the re-encode."""
     refit: int = Field(default=8_000, ge=0, le=100_000)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import NamedTuple
 
+import numpy as np
 from pyqwest import Response
 
+from crossfade.adapters.merge import blend_queries
 from crossfade.backends.dialect import Edit, MalformedError, Message, Operation, RequestContext
 from crossfade.backends.pieces import Chunks, join_pieces
 
@@ -17,6 +21,7 @@ from .exchange import (
     Float32,
     Job,
     Plan,
+    TextJob,
     check_rows,
     describe_results,
     find_foreign,
@@ -203,9 +208,20 @@ async def prepare(worker: Worker, plan: Plan, snapshot: Snapshot) -> list[Edit]:
         if job.map is not None:
             edits.extend(job.edits(await worker.apply(job.map, rows)))
     for text in plan.texts:
-        row = text.row = await worker.encode(text, snapshot)
-        edits.append((text.slot, row if text.map is None else await worker.apply(text.map, row)))
+        edits.append((text.slot, await _encode(worker, text, snapshot)))
     return edits
+
+
+async def _encode(worker: Worker, text: TextJob, snapshot: Snapshot) -> Float32:
+    """A text as a row (1, dim) in its index's space."""
+    if text.beside is not None:
+        legacy, adapted = await asyncio.gather(
+            _encode(worker, replace(text, beside=None), snapshot), _encode(worker, text.beside, snapshot)
+        )
+        blended: Float32 = blend_queries(legacy, adapted, text.share) * np.float32(np.linalg.norm(legacy))
+        return blended  # as long as the index's own
+    row = text.row = await worker.encode(text, snapshot)
+    return row if text.map is None else await worker.apply(text.map, row)
 
 
 def check_job(worker: Worker, job: Job, snapshot: Snapshot, *, counts: bool = True) -> Float32:

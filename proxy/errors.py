@@ -15,6 +15,7 @@ CrossfadeError
 |  '- BodyTooLarge           RESOURCE_EXHAUSTED 8   413
 |- OperatorError             operator   FAILED_PRECONDITION 9  500
 |  |- AdapterUnavailable                an adapter is missing, corrupt, or for other models
+|  |- VerdictUnusable                   a probe's report is missing, damaged, or of something else
 |  '- EncoderMissing                    no encoder for a text's model, or one that cannot be set up
 '- UpstreamError             upstream   UNAVAILABLE 14   503
    |- UpstreamDown                      the database does not answer
@@ -226,6 +227,16 @@ class AdapterUnavailable(OperatorError):
             f"{_place(collection, field)}: the adapter from {model!r} at {path} cannot be used: {reason}; "
             "fit it again or correct the path (crossfade check says more)"
         )
+
+
+class VerdictUnusable(OperatorError):
+    """A probe's report that is missing, damaged, or of something else."""
+
+    label = "verdict_unusable"
+
+    def __init__(self, *, collection: str, path: Path, reason: str) -> None:
+        self.reason = f"{path} cannot be used: {reason}; say crossfade probe again, or remove the key"
+        super().__init__(f"collections.{collection}.migrate.verdict: {self.reason}")
 
 
 class EncoderMissing(OperatorError):

@@ -33,6 +33,7 @@ from .routing import AdapterKey, Snapshot, build_snapshot, move_migrations
 from .samples import SampleShelf
 from .telemetry import write_atomically
 from .term import read_term
+from .verdicts import load_verdicts
 
 GENERATION = "generation.json"
 MIGRATIONS = "migrations.json"
@@ -109,7 +110,7 @@ class Live:
         samples, grown = self._samples.load(folder, _ids(views)), self._grown.load(folder, views.values())
         snapshot = build_snapshot(config, self._seen, self._shelf.load, views, samples, grown)
         self._shelf.keep_only(snapshot)
-        return replace(snapshot, epoch=read_led(self.run_dir).epoch)
+        return replace(snapshot, verdicts=load_verdicts(config), epoch=read_led(self.run_dir).epoch)
 
     def _watch(self) -> None:
         while self.run_dir.exists():

@@ -89,7 +89,8 @@ class Reading:
         searches = self._find_searches(plan)
         model = self._find_model(plan)
         why: str | None = None
-        way = choose_way(self.view, wanted, self._describe(plan, searches, model))
+        verdict = self.snapshot.verdicts.get(self.view.collection)
+        way = choose_way(self.view, wanted, self._describe(plan, searches, model), verdict)
         self._count_model(plan, model)
         try:
             outgoing = await self._go(way, plan, searches)
@@ -190,11 +191,15 @@ class Reading:
                 assert searches is not None  # the choice was made for plain searches
                 return await self._crossfade(plan, searches, legacy=way == "legacy-crossfade")
             case "legacy-encode":
-                plan = replace(plan, texts=[self._legacy(text) for text in plan.texts])
+                plan = replace(plan, texts=[self._both(text) for text in plan.texts])
         return await carry_out(self.worker, self.incoming, self.read, plan, self.snapshot)
 
-    def _legacy(self, text: TextJob) -> TextJob:
-        return TextJob(text.space, self.view.from_model, None, text.slot) if text.model == self.view.to_model else text
+    def _both(self, text: TextJob) -> TextJob:
+        """A text of the new model as the old one makes a vector of it, blended with what the new one does."""
+        if text.model != self.view.to_model:
+            return text
+        old = TextJob(text.space, self.view.from_model, None, text.slot)
+        return replace(old, beside=text, share=self.view.migrated)
 
     @property
     def _patience(self) -> Patience:
@@ -242,11 +247,9 @@ class Reading:
 
     async def _find_vectors(self, plan: Plan, searches: list[Search], *, legacy: bool) -> list[Asked]:
         """Each search with its vectors for both indexes."""
-        edits = await prepare(self.worker, plan, self.snapshot)
+        asking = replace(plan, texts=[self._both(text) for text in plan.texts]) if legacy else plan
+        edits = await prepare(self.worker, asking, self.snapshot)
         old = {id(slot): np.asarray(rows)[0] for slot, rows in edits if not isinstance(slot, ScoreSlot)}
-        if legacy:
-            for text in plan.texts:
-                old[id(text.slot)] = (await self.worker.encode(self._legacy(text), self.snapshot))[0]
         asked = []
         for search in searches:
             true = _true_vector(plan, search)

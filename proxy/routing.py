@@ -19,6 +19,7 @@ from .matching import Sample
 from .migration.machine import State
 from .migration.record import MigrationView
 from .turning import turn_adapters
+from .verdicts import Verdict
 
 LoadAdapter = Callable[["AdapterKey"], Adapter]
 
@@ -68,6 +69,7 @@ class Snapshot:
     migrations: Mapping[str, MigrationView] = field(default_factory=dict)  # by collection
     samples: Mapping[str, Sample] = field(default_factory=dict)  # of migrations that have one, by id
     grown: Mapping[str, Adapter] = field(default_factory=dict)  # fitted again by migrations, by id
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # of probes, by collection
     spaces: dict[tuple[str, str], Space] = field(default_factory=dict)  # filled as field names are met
 
     turned: dict[str, Snapshot] = field(default_factory=dict)  # filled as collections are met

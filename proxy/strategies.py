@@ -2,11 +2,12 @@
 
 adapt          the old index, asked with mapped vectors
 crossfade      both, merged: adapted candidates of the old index, true ones of what the new one holds so far
-legacy-encode  the old index, asked with the text encoded by the old model; merged with what the new one holds
+legacy-encode  the old index, asked with the text encoded by both models; merged with what the new one holds
 native         the new index, with true vectors of the new model and mapped ones of others
 
-`auto` is adapt while nothing is migrated, crossfade from then on, and native for the share that is switched. Clients of
-other models stay on the old index until the migration is completed, unless they ask for native themselves.
+`auto` is adapt while nothing is migrated, crossfade from then on, and native for the share that is switched; for texts
+it is legacy-encode at the shares where a probe's verdict has found that better. Clients of other models stay on the old
+index until the migration is completed, unless they ask for native themselves.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from .errors import UnknownStrategy
 from .migration.machine import OVER
 from .migration.record import MigrationView, Strategy
+from .verdicts import Verdict
 
 HEADER: Final = "x-crossfade-strategy"
 KNOWN: Final[tuple[Strategy, ...]] = get_args(Strategy)
@@ -83,7 +85,7 @@ def adapts_every(view: MigrationView, wanted: Strategy | None) -> bool:
     return strategy == "adapt" or (strategy in ("auto", "crossfade") and view.migrated == 0)
 
 
-def choose_way(view: MigrationView, wanted: Strategy | None, request: Request) -> Way:
+def choose_way(view: MigrationView, wanted: Strategy | None, request: Request, verdict: Verdict | None = None) -> Way:
     """What is to be done for a read."""
     if wanted == "native":
         return "native"
@@ -95,6 +97,8 @@ def choose_way(view: MigrationView, wanted: Strategy | None, request: Request) -
     if strategy == "native":
         return "native"
     merges = view.migrated > 0 and request.plain
+    if strategy == "auto" and verdict is not None and verdict.prefers_old(view.migrated if merges else 0.0):
+        strategy = "legacy-encode"
     if strategy == "legacy-encode" and request.texts:
         return "legacy-crossfade" if merges else "legacy-encode"
     return "crossfade" if merges and strategy != "adapt" else "adapt"

@@ -41,6 +41,7 @@ from .prometheus import EnvoyCollector, SupervisorCollector, TallyCollector, ren
 from .prometheus_migrations import MigrationsCollector
 from .routing import build_snapshot
 from .rundir import ENVOY, publish_clusters, publish_config, publish_routes, publish_secrets, read_workers
+from .verdicts import load_verdicts
 
 DIALECTS: dict[str, Dialect] = {"qdrant": QdrantDialect(), "milvus": MilvusDialect()}
 _SWITCH_SECONDS = 10.0
@@ -87,6 +88,7 @@ class Supervisor:
         await self._embedded.start(self.config)
         self.config = self._embedded.resolve(self.config)
         build_snapshot(self.config, 1, self._shelf.load)
+        load_verdicts(self.config)
         await self.migrations.prepare(self.config)
         self.generation = 1
         publish_config(self.run_dir, text, self.path.resolve().parent, 1)

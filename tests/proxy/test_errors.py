@@ -34,6 +34,7 @@ from crossfade.proxy.errors import (
     UpstreamDown,
     UpstreamError,
     UpstreamTimeout,
+    VerdictUnusable,
     WritesHeld,
     WrongDimension,
 )
@@ -99,6 +100,12 @@ EXAMPLES: list[tuple[CrossfadeError, int, int, list[str]]] = [
         9,
         500,
         ["'docs'", "'t'", "'new'", "/a/b", "card.json is missing", "crossfade check"],
+    ),
+    (
+        VerdictUnusable(collection="docs", path=Path("/a/probe.json"), reason="it is no probe.json"),
+        9,
+        500,
+        ["collections.docs.migrate.verdict", "/a/probe.json", "it is no probe.json", "crossfade probe"],
     ),
     (EncoderMissing(model="new"), 9, 500, ["'new'", "models.new.encoder"]),
     (EncoderMissing(model="new", reason="no such module"), 9, 500, ["'new'", "no such module"]),

@@ -14,7 +14,7 @@ from grpc import RpcError, StatusCode
 from qdrant_client import models as m
 
 from crossfade.adapters.base import Adapter
-from crossfade.adapters.merge import fit_matcher
+from crossfade.adapters.merge import blend_queries, fit_matcher
 from crossfade.backends.dialect import Float32
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
@@ -395,16 +395,23 @@ def test_shadow_queries_compare_what_was_answered_with_the_target(
 
 def test_texts_are_encoded_by_the_old_model_where_that_is_asked_for(oracle: Oracle, migrating: Migrating) -> None:
     document = m.Document(text="some words", model="new")
-    old = encode_old(["some words"], "query")[0]
+    alone, asked = encode_old(["some words"], "query"), encode_one("some words", "query")[None]
+    mapped = oracle.adapter.query.apply(asked)
+
+    def both(migrated: float) -> Float32:
+        """As both models ask the old index, the old one's length kept."""
+        blended: Float32 = (blend_queries(alone, mapped, migrated) * np.linalg.norm(alone))[0]
+        return blended
+
     migrating.move(migrated=0.0)
-    expected = migrating.direct.query_points(OLD, old.tolist(), limit=10).points
+    expected = migrating.direct.query_points(OLD, both(0.0).tolist(), limit=10).points
     found = raw_query(migrating, document, "legacy-encode")
     assert [hit["id"] for hit in found.json()["result"]["points"]] == ids(expected)
     assert found.headers["x-crossfade"] == "encoded; model=old; index=old; strategy=legacy-encode"
     migrating.move(migrated=0.5)
     merged = raw_query(migrating, document, "legacy-encode")
     assert merged.headers["x-crossfade"] == "crossfade; model=new; index=old,new; strategy=legacy-crossfade"
-    expected_hits = oracle.rank(encode_one("some words", "query"), None, 10, old)[:10]
+    expected_hits = oracle.rank(asked[0], None, 10, both(0.5))[:10]
     assert [hit["id"] for hit in merged.json()["result"]["points"]] == [row for row, _ in expected_hits]
 
 
