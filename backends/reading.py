@@ -26,7 +26,10 @@ from .index import PointId
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Search:
-    """One plain search of a request: the nearest points to one vector, or to a text that is to become one."""
+    """One plain search of a request: the nearest points to one vector, or to a text that is to become one.
+
+    Several searches may share a slot, each with a `row` of it.
+    """
 
     slot: VectorSlot | TextSlot
     limit: int
@@ -35,6 +38,7 @@ class Search:
     wants_payload: bool
     wants_vectors: bool
     place: object  # the codec's own address of the search
+    row: int = 0
 
 
 class Hit(NamedTuple):
@@ -73,6 +77,8 @@ class ReadCodec(Protocol):
 
     others: Sequence[Operation]
     """Methods that name a collection and carry no vectors: they go past Python except while a migration needs them."""
+    squares: bool
+    """Whether the score of a Euclidean distance is its square."""
 
     def find_other(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The one of `others` that a request line names, or None; a query string is not looked at."""
@@ -101,14 +107,20 @@ class ReadCodec(Protocol):
     def find_searches(self, operation: Operation, request: Message) -> Sequence[Search] | None:
         """The searches of a request that consists of nothing but plain ones; None for every other request."""
 
+    def split_searches(self, asked: Sequence[tuple[Search, Asking]]) -> Sequence[Sequence[tuple[Search, Asking]]]:
+        """The same searches in the same order, in groups that one message can ask; together where none has `among`."""
+
     def form_searches(self, operation: Operation, request: Message, asked: Sequence[tuple[Search, Asking]]) -> bytes:
         """The request with its searches asked otherwise; those that are not given are left out."""
 
-    def read_hits(self, operation: Operation, body: bytes) -> Sequence[Sequence[Hit]]:
-        """The hits of an answer, search by search, in its order. Raises MalformedError."""
+    def read_hits(self, operation: Operation, request: Message, body: bytes) -> Sequence[Sequence[Hit]]:
+        """The hits of an answer to a request, search by search, in its order. Raises MalformedError."""
 
-    def form_hits(self, operation: Operation, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
-        """The answer `body` with these hits in place of its own, each with the score it is given with."""
+    def form_hits(self, operation: Operation, request: Message, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
+        """The answer `body` to a request with these hits in place of its own, each with the score it is given with.
+
+        Raises MalformedError for hits that one answer cannot hold.
+        """
 
     def refuses(self, operation: Operation, body: bytes) -> bool:
         """Whether an answer says that the request failed, where failures are told in answers."""

@@ -39,6 +39,7 @@ _WIRE_TYPES = {
     "uints": (2, 0),
     "float": (5,),
     "floats": (2, 5),
+    "doubles": (2, 1),
     "string": (2,),
 }
 _LENGTH_DELIMITED = (2,)  # of every other kind: the name of a message
@@ -48,7 +49,7 @@ _LAST_TAG = (1 << 32) - 1
 def compile_shapes(table: Mapping[str, str]) -> dict[str, Shape]:
     """Make lookups of a table "Message": "field=number:kind[|oneof] ...".
 
-    A kind is uint, uints, bool, enum, float, floats, string, or the name of a message.
+    A kind is uint, uints, bool, enum, float, floats, doubles, string, or the name of a message.
     """
     return {message: _compile_shape(fields.split()) for message, fields in table.items()}
 

@@ -60,9 +60,12 @@ async def ask(
         said = response.headers.get("grpc-message") or packed[:500].decode("utf-8", "replace")
         raise Refused(f"HTTP {response.status}, grpc-status {response.headers.get('grpc-status')}: {said}")
     try:
-        return Answer(response, unpack(operation, packed, None, limit))
+        answer = Answer(response, unpack(operation, packed, None, limit))
     except (MalformedRequest, BodyTooLarge) as error:
         raise Refused(str(error)) from error
+    if worker.dialect.reading is not None and worker.dialect.reading.refuses(operation, answer.body):
+        raise Refused(answer.body[:500].decode("utf-8", "replace"))
+    return answer
 
 
 def asked_headers(incoming: Incoming) -> Headers:

@@ -24,7 +24,7 @@ from .driver import Incoming, Outgoing, Read, map_answer
 from .errors import UpstreamDown
 from .exchange import Float32, Plan
 from .framing import pack
-from .merging import MARGIN, Found, count_candidates, cut, merge_search
+from .merging import MARGIN, Found, Scale, count_candidates, cut, merge_search
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed
 from .routing import Snapshot
@@ -72,7 +72,10 @@ class Crossfade:
         found = [Found(*hits) for hits in zip(new_hits, among, old_hits, strict=True)]
         final = self._merge(asked, found, lines)
         shown = await self._show(asked, found, final)
-        body = self._codec.form_hits(self.incoming.operation, old.body, shown)
+        try:
+            body = self._codec.form_hits(self.incoming.operation, self.read.message, old.body, shown)
+        except MalformedError as error:
+            raise TargetFailed("unreadable") from error
         body = pack(body, self.incoming.operation.transport)
         return Outgoing(self.target, old.response, body, True, None, "crossfade"), new_hits
 
@@ -112,7 +115,7 @@ class Crossfade:
     def _hits(self, body: bytes, count: int) -> Sequence[Sequence[Hit]]:
         """The hits of an answer to so many searches; raises TargetFailed for one that is none."""
         try:
-            lists = self._codec.read_hits(self.incoming.operation, body)
+            lists = self._codec.read_hits(self.incoming.operation, self.read.message, body)
         except MalformedError as error:
             raise TargetFailed("unreadable") from error
         if len(lists) != count:
@@ -132,7 +135,11 @@ class Crossfade:
             for one, points in zip(asked, among, strict=True)
             if points
         ]
-        scored = iter(self._hits((await self._ask_new(wanted)).body, len(wanted)) if wanted else ())
+        groups = self._codec.split_searches(wanted)
+        answers = await asyncio.gather(*map(self._ask_new, groups))
+        scored = iter(
+            hits for group, answer in zip(groups, answers, strict=True) for hits in self._hits(answer.body, len(group))
+        )
         return [next(scored) if points else () for points in among]
 
     async def _find_lines(self, asked: Sequence[Asked]) -> list[tuple[float, float] | None]:
@@ -148,11 +155,13 @@ class Crossfade:
         self, asked: Sequence[Asked], found: Sequence[Found], lines: Sequence[tuple[float, float] | None]
     ) -> list[list[Hit]]:
         sample = self.snapshot.samples.get(self.view.id)
-        euclid = sample is not None and sample.distance == "euclid"
+        scale: Scale = "similarity"
+        if sample is not None and sample.distance == "euclid":
+            scale = "squared" if self._codec.squares else "distance"
         final = []
         for one, hits, pair in zip(asked, found, lines, strict=True):
             depth = _depth(one.search)
-            ranked = merge_search(hits, depth, pair, self.view.migrated, euclid)
+            ranked = merge_search(hits, depth, pair, self.view.migrated, scale)
             final.append(cut(ranked, one.search.offset, one.search.limit, one.search.threshold, hits.falls))
         return final
 
@@ -182,22 +191,31 @@ class Crossfade:
         return shown
 
     async def _see_old(self, asked: Sequence[tuple[Search, Asking]]) -> dict[object, dict[PointId, bytes]]:
-        if not asked:
-            return {}
-        body = (await self._ask_old(asked)).body
-        if self.plan.reads_answer:
-            mapped, _ = await map_answer(
-                self.worker, self.incoming.operation, self.read, self.plan, self.snapshot, body
-            )
-            body = body if mapped is None else mapped
-        return self._raws(asked, body)
+        async def see(group: Sequence[tuple[Search, Asking]]) -> bytes:
+            body = (await self._ask_old(group)).body
+            if not self.plan.reads_answer:
+                return body
+            operation = self.incoming.operation
+            mapped, _ = await map_answer(self.worker, operation, self.read, self.plan, self.snapshot, body)
+            return body if mapped is None else mapped
+
+        groups = self._codec.split_searches(asked)
+        return self._raws(groups, await asyncio.gather(*map(see, groups)))
 
     async def _see_new(self, asked: Sequence[tuple[Search, Asking]]) -> dict[object, dict[PointId, bytes]]:
-        return self._raws(asked, (await self._ask_new(asked)).body) if asked else {}
+        groups = self._codec.split_searches(asked)
+        answers = await asyncio.gather(*map(self._ask_new, groups))
+        return self._raws(groups, [answer.body for answer in answers])
 
-    def _raws(self, asked: Sequence[tuple[Search, Asking]], body: bytes) -> dict[object, dict[PointId, bytes]]:
-        lists = self._hits(body, len(asked))
-        return {search.place: {hit.id: hit.raw for hit in hits} for (search, _), hits in zip(asked, lists, strict=True)}
+    def _raws(
+        self, groups: Sequence[Sequence[tuple[Search, Asking]]], bodies: Sequence[bytes]
+    ) -> dict[object, dict[PointId, bytes]]:
+        """What each search's hits look like."""
+        return {
+            search.place: {hit.id: hit.raw for hit in hits}
+            for group, body in zip(groups, bodies, strict=True)
+            for (search, _), hits in zip(group, self._hits(body, len(group)), strict=True)
+        }
 
 
 def _depth(search: Search) -> int:

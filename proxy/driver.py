@@ -98,6 +98,18 @@ async def read_incoming(worker: Worker, incoming: Incoming, snapshot: Snapshot) 
     return Read(message, read_declared(named, snapshot.config.detect), started)
 
 
+async def settle(worker: Worker, incoming: Incoming, snapshot: Snapshot, read: Read, collection: str) -> Read:
+    """The request read with its collection's schema, where there are schemas, if the database tells it."""
+    if worker.schemas.codec is None or worker.schemas.find(collection) is not None:
+        return read
+    try:
+        await _learn_schemas(worker, incoming, incoming.named, snapshot, snapshot.configured([collection]))
+    except SchemaUnknown:
+        return read  # what can be done without is done
+    message = await worker.off_loop(len(incoming.body), _read_request, worker, incoming, incoming.named, snapshot)
+    return read._replace(message=message)
+
+
 async def carry_out(
     worker: Worker,
     incoming: Incoming,

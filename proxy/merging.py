@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from crossfade.adapters.merge import TRUST, blend_hits
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import Hit
+
+Scale = Literal["similarity", "distance", "squared"]
+"""What a score is: a similarity, or a Euclidean distance or its square, of vectors of unit length."""
 
 MARGIN: Final = 50  # hits of the new index beyond those that are returned
 _SPARE: Final = 20  # and of the old one; more rank no better, since what both hold is in the new one's list as well
@@ -48,9 +51,7 @@ class Found:
         return True
 
 
-def merge_search(
-    found: Found, count: int, line: tuple[float, float] | None, migrated: float, euclid: bool
-) -> list[Hit]:
+def merge_search(found: Found, count: int, line: tuple[float, float] | None, migrated: float, of: Scale) -> list[Hit]:
     """The best `count` hits of one search, each with its score on the new index's scale.
 
     `line` is scale and shift of this query's old scores; None: they do not compare, and ranks count.
@@ -60,21 +61,22 @@ def merge_search(
     if line is None:
         return _interleave(ranked, [hit for hit in found.old if hit.id not in true], migrated)[:count]
     scale, shift = line
-    new = [(hit.id, _similarity(hit.score) if euclid else hit.score) for hit in ranked]
-    old = [(hit.id, scale * (_similarity(hit.score) if euclid else hit.score) + shift) for hit in found.old]
+    new = [(hit.id, _similarity(hit.score, of)) for hit in ranked]
+    old = [(hit.id, scale * _similarity(hit.score, of) + shift) for hit in found.old]
     raw = {hit.id: hit for hit in (*found.old, *ranked)}
     trust = TRUST if migrated < 1 else 1.0  # whole, but for what was written just now: its own scores count
     merged = blend_hits(new, old, count, trust=trust)
-    return [raw[key]._replace(score=_distance(score) if euclid else score) for key, score in merged]
+    return [raw[key]._replace(score=_score(score, of)) for key, score in merged]
 
 
-def _similarity(distance: float) -> float:
-    """The inner product of unit vectors that a Euclidean distance stands for."""
-    return 1 - distance * distance / 2
+def _similarity(score: float, of: Scale) -> float:
+    """The inner product that a score stands for: of unit vectors s = 1 - d^2 / 2."""
+    return score if of == "similarity" else 1 - (score * score if of == "distance" else score) / 2
 
 
-def _distance(similarity: float) -> float:
-    return math.sqrt(max(0.0, 2 - 2 * similarity))
+def _score(similarity: float, of: Scale) -> float:
+    squared = max(0.0, 2 - 2 * similarity)
+    return similarity if of == "similarity" else math.sqrt(squared) if of == "distance" else squared
 
 
 def _interleave(true: Sequence[Hit], old: Sequence[Hit], migrated: float) -> list[Hit]:

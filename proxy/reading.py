@@ -19,7 +19,7 @@ from crossfade.backends.reading import Asking, Search
 from .asking import asked_headers
 from .crossfading import Asked, Crossfade, OldFailed
 from .detect import detect_model
-from .driver import ENCODINGS, Incoming, Outgoing, Read, carries_answer, carry_out, prepare, read_incoming
+from .driver import ENCODINGS, Incoming, Outgoing, Read, carries_answer, carry_out, prepare, read_incoming, settle
 from .errors import BodyTooLarge, EncoderFailed, MalformedRequest, RequestError
 from .exchange import Float32, Plan, TextJob, plan_request
 from .framing import unpack
@@ -41,6 +41,8 @@ async def exchange_migrated(worker: Worker, incoming: Incoming) -> Outgoing:
     read = await read_incoming(worker, incoming, snapshot)
     view = find_view(snapshot, read.message.collections)
     if view is not None and view.state is not State.COMPLETED and not incoming.operation.writes:
+        if view.migrated > 0:
+            read = await settle(worker, incoming, snapshot, read, view.collection)
         return await Reading(worker, incoming, read, snapshot, view).answer()
     plan = plan_request(read.message, read.declared, snapshot)
     names = None if view is None or view.state is not State.COMPLETED else {view.collection: view.target}
@@ -127,7 +129,7 @@ class Reading:
             outgoing = outgoing._replace(gathered=await read_all(outgoing.target, outgoing.response, limit))
         try:
             encoding = None if outgoing.changed else outgoing.response.headers.get(ENCODINGS[operation.transport])
-            lists = codec.read_hits(operation, unpack(operation, outgoing.gathered, encoding, limit))
+            lists = codec.read_hits(operation, self.read.message, unpack(operation, outgoing.gathered, encoding, limit))
         except (MalformedError, MalformedRequest, BodyTooLarge):
             return outgoing
         found = [hit.id for hits in lists[:1] for hit in hits[:TOP]]
@@ -139,7 +141,7 @@ class Reading:
             )
             path = f"{path}?{self.incoming.query}" if self.incoming.query else path
             headers = asked_headers(self.incoming)
-            shadow = Shadow(self.view.collection, operation, path, message, headers, found, limit)
+            shadow = Shadow(self.view.collection, operation, path, self.read.message, message, headers, found, limit)
             self.worker.shadows.start(shadow, config.upstreams[outgoing.target.upstream], codec)
         return outgoing
 
@@ -249,12 +251,12 @@ class Reading:
         """Each search with its vectors for both indexes."""
         asking = replace(plan, texts=[self._both(text) for text in plan.texts]) if legacy else plan
         edits = await prepare(self.worker, asking, self.snapshot)
-        old = {id(slot): np.asarray(rows)[0] for slot, rows in edits if not isinstance(slot, ScoreSlot)}
+        old = {id(slot): np.asarray(rows) for slot, rows in edits if not isinstance(slot, ScoreSlot)}
         asked = []
         for search in searches:
             true = _true_vector(plan, search)
             assert true is not None  # `prepare` has encoded every text
-            asked.append(Asked(search, true, old[id(search.slot)]))
+            asked.append(Asked(search, true, old[id(search.slot)][search.row]))
         return asked
 
     def _mark(self, outgoing: Outgoing, way: Way, why: str | None) -> Outgoing:
@@ -274,6 +276,6 @@ class Reading:
 def _true_vector(plan: Plan, search: Search) -> Float32 | None:
     """The vector (dim,) of a search as its model made it; None of a text that has not been encoded."""
     if isinstance(search.slot, VectorSlot):
-        first: Float32 = search.slot.rows[0]
-        return first
+        row: Float32 = search.slot.rows[search.row]
+        return row
     return next((text.row[0] for text in plan.texts if text.slot is search.slot and text.row is not None), None)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyqwest import Headers, HTTPTransport, HTTPVersion, Request, Transport
 
-from crossfade.backends.dialect import Operation
+from crossfade.backends.dialect import Message, Operation
 from crossfade.backends.dialect import Transport as Spoken
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import ReadCodec
@@ -37,6 +37,7 @@ class Shadow:
     collection: str
     operation: Operation
     path: str  # with its query string
+    request: Message  # as the client sent it
     message: bytes
     headers: Headers
     found: Sequence[PointId]
@@ -64,7 +65,7 @@ class Shadows:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(_SECONDS):
-                hits = codec.read_hits(shadow.operation, await self._ask(shadow, upstream))[0]
+                hits = codec.read_hits(shadow.operation, shadow.request, await self._ask(shadow, upstream))[0]
         except Exception:  # whatever it is: nobody waits for this query, and the count says that it failed
             self._tally.shadows[shadow.collection, "failed"] += 1
             return

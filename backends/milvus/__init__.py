@@ -9,6 +9,8 @@ columns   vectors of a FieldData column;  placeholder: those of a search
 search, write, read    gRPC requests and answers
 rest      JSON requests and answers, v2 and v1; rest_slots: how a vector stands in them
 describe  the fields of a collection, and the lengths that clients are told; rest_describe: the same in JSON
+reading   requests led to another collection; searching: plain searches asked otherwise; rest_searching: in JSON
+cutting   columns cut by row and put together again; hits: those of an answer, exchanged
 failure   Milvus's own form of an error
 """
 

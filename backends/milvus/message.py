@@ -24,7 +24,7 @@ class MilvusMessage(NamedTuple):
     wants_vectors: bool
     unsettled: bool
     editor: Editor
-    schema: Schema | None = None  # that a request was read with, for its answer
+    schema: Schema | None = None  # that a request was read with
 
     def edited(self, edits: Sequence[Edit]) -> bytes:
         """The message's bytes with these slots replaced. Raises ValueError for rows that do not fit their slot."""

@@ -1,4 +1,4 @@
-"""Milvus's ReadCodec: requests led to another collection. Hits of two collections are not put together yet.
+"""Milvus's ReadCodec: requests led to another collection, and searches and hits of both transports tied together.
 
 A configured name has the database before it ("DATABASE/NAME") where that is not the default one; the other collection
 lies in the same database.
@@ -15,8 +15,8 @@ from ..dialect import NO_CONTEXT, MalformedError, Message, Operation, RequestCon
 from ..json_spans import EVERYTHING, read_number, read_string, replace_spans, scan_json
 from ..reading import Asking, Hit, Search
 from ..wire import Found, Patch, Span, compile_shapes, encode_varint, read_text, read_uint, rewrite, root_span, scan
-from . import others
-from .message import name_collection, split_collection
+from . import hits, others, rest_searching, searching
+from .message import MilvusMessage, name_collection, split_collection
 
 _USUAL: Final = "db_name=2:string collection_name=3:string"
 _SHAPES: Final = compile_shapes(
@@ -29,6 +29,7 @@ _SHAPES: Final = compile_shapes(
     }
 )
 _NAMES: Final = ("collection_name", "collection_names", "collectionName", "target_collection_name", "oldName")
+_SPARE: Final = 100  # hits beyond those that a client asks for, which a merge may ask for
 _DONE: Final = (0, 200)  # codes of success over REST: v2's and v1's
 
 
@@ -36,6 +37,7 @@ class MilvusReading:
     """See reading.ReadCodec."""
 
     others: Sequence[Operation] = (*others.GRPC_OTHERS.values(), *others.REST_OTHERS.values())
+    squares = True
 
     def find_other(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The one of `others` that a request line names."""
@@ -65,20 +67,37 @@ class MilvusReading:
         return path, rewrite(body, list(_rename(body, whole, shape, names, context, "")))
 
     def find_searches(self, operation: Operation, request: Message) -> Sequence[Search] | None:
-        """None: hits of two collections are not put together here."""
-        return None
+        """The searches of a request that consists of nothing but plain ones; None for every other request."""
+        if operation.name != "Search":
+            return None
+        if operation.transport == "grpc":
+            return searching.find_searches(_own(request), _SPARE)
+        return rest_searching.find_searches(_own(request), _SPARE)
+
+    def split_searches(self, asked: Sequence[tuple[Search, Asking]]) -> Sequence[Sequence[tuple[Search, Asking]]]:
+        """Searches among certain rows alone, since a request has one filter; all others together."""
+        if any(asking.among is not None for _, asking in asked):
+            return [[one] for one in asked]
+        return [asked] if asked else []
 
     def form_searches(self, operation: Operation, request: Message, asked: Sequence[tuple[Search, Asking]]) -> bytes:
-        """Never asked for, since no request has searches that could be."""
-        raise NotImplementedError("no search of Milvus is taken apart")
+        """The request with its searches asked otherwise; those that are not given are left out."""
+        if operation.transport == "grpc":
+            return searching.form_searches(_own(request), asked)
+        return rest_searching.form_searches(_own(request), asked)
 
-    def read_hits(self, operation: Operation, body: bytes) -> Sequence[Sequence[Hit]]:
-        """Never asked for, as above."""
-        raise NotImplementedError("no search of Milvus is taken apart")
+    def read_hits(self, operation: Operation, request: Message, body: bytes) -> Sequence[Sequence[Hit]]:
+        """The hits of an answer, search by search."""
+        if operation.transport == "grpc":
+            return hits.read_hits(body)
+        return rest_searching.read_hits(body, _own(request).schema)
 
-    def form_hits(self, operation: Operation, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
-        """Never asked for, as above."""
-        raise NotImplementedError("no search of Milvus is taken apart")
+    def form_hits(self, operation: Operation, request: Message, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
+        """The answer with these hits in place of its own, each with the score it is given with."""
+        if operation.transport == "grpc":
+            own = _own(request)
+            return hits.form_hits(body, found, searching.read_decimals(own), shows=searching.shows_rows(own))
+        return rest_searching.form_hits(body, found[0])
 
     def refuses(self, operation: Operation, body: bytes) -> bool:
         """Whether an answer says that the request failed: Milvus says so in the answer itself."""
@@ -93,6 +112,11 @@ class MilvusReading:
             return any(read_uint(body, status, name) for name in ("error_code", "code"))
         except MalformedError:
             return True
+
+
+def _own(request: Message) -> MilvusMessage:
+    assert isinstance(request, MilvusMessage)  # the dialect reads every request itself
+    return request
 
 
 def _rename(

@@ -37,7 +37,7 @@ def read_search(body: bytes, context: RequestContext) -> MilvusMessage:
     _add_search(reader, found, context, schema)
     for span in found.get("sub_reqs", ()):
         _add_search(reader, scan(body, (span,), SHAPES["SubSearchRequest"]), context, schema)
-    return _finish(reader, "output_fields" in found)
+    return _finish(reader, "output_fields" in found)._replace(schema=schema)
 
 
 def read_hybrid_search(body: bytes, context: RequestContext) -> MilvusMessage:

@@ -15,6 +15,7 @@ class QdrantReading:
     """See reading.ReadCodec."""
 
     others: Sequence[Operation] = (*others.GRPC_OTHERS.values(), *others.REST_OTHERS)
+    squares = False
 
     def find_other(self, transport: Transport, method: str, path: str) -> Operation | None:
         """The one of `others` that a request line names; on REST anything below a collection is one."""
@@ -43,19 +44,23 @@ class QdrantReading:
             return searching.find_searches(operation, _own(request))
         return rest_searching.find_searches(operation, _own(request))
 
+    def split_searches(self, asked: Sequence[tuple[Search, Asking]]) -> Sequence[Sequence[tuple[Search, Asking]]]:
+        """One group: every search of a batch has a filter of its own."""
+        return [asked] if asked else []
+
     def form_searches(self, operation: Operation, request: Message, asked: Sequence[tuple[Search, Asking]]) -> bytes:
         """The request with its searches asked otherwise; those that are not given are left out."""
         if operation.transport == "grpc":
             return searching.form_searches(operation, _own(request), asked)
         return rest_searching.form_searches(operation, _own(request), asked)
 
-    def read_hits(self, operation: Operation, body: bytes) -> Sequence[Sequence[Hit]]:
+    def read_hits(self, operation: Operation, request: Message, body: bytes) -> Sequence[Sequence[Hit]]:
         """The hits of an answer, search by search."""
         if operation.transport == "grpc":
             return hits.read_hits(operation, body)
         return rest_searching.read_hits(operation, body)
 
-    def form_hits(self, operation: Operation, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
+    def form_hits(self, operation: Operation, request: Message, body: bytes, found: Sequence[Sequence[Hit]]) -> bytes:
         """The answer with these hits in place of its own, each with the score it is given with."""
         if operation.transport == "grpc":
             return hits.form_hits(operation, body, found)

@@ -112,15 +112,3 @@ def test_an_answer_says_itself_that_it_failed() -> None:
     assert not READING.refuses(rest, b'{"code": 0, "data": []}')
     assert not READING.refuses(rest, b'{"code": 200, "data": []}')
     assert READING.refuses(rest, b'{"code": 100, "message": "no such collection"}')
-
-
-def test_hits_of_two_collections_are_not_put_together() -> None:
-    body = milvus_pb2.QueryRequest(collection_name="docs").SerializeToString()
-    operation = operation_of("grpc", f"{SERVICE}/Query")
-    request = DIALECT.read_request(operation, operation.path, body)
-    assert READING.find_searches(operation, request) is None
-    for work in (READING.read_hits, lambda *given: READING.form_searches(operation, request, [])):
-        with pytest.raises(NotImplementedError):
-            work(operation, b"")
-    with pytest.raises(NotImplementedError):
-        READING.form_hits(operation, b"", [])

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from crossfade.backends.milvus import others, owners, touches
+from crossfade.backends.milvus import cutting, hits, others, owners, searching, touches
 from crossfade.backends.milvus.methods import GRPC_METHODS
 from crossfade.backends.milvus.schema import DENSE_TYPES, TABLE
 
@@ -50,7 +50,7 @@ def describe(field: Any) -> str:
 
 TABLES = [
     (message, fields)
-    for table in (TABLE, touches.TABLE, others.TABLE, owners.TABLE)
+    for table in (TABLE, touches.TABLE, others.TABLE, owners.TABLE, cutting.TABLE, hits.TABLE, searching.TABLE)
     for message, fields in table.items()
 ]
 

@@ -39,6 +39,9 @@ def read(transport: Any, name: str, body: bytes) -> tuple[Operation, Message]:
     return operation, DIALECT.read_request(operation, "/collections/docs/points", body)
 
 
+ASKED = read("grpc", "Query", b"")[1]  # what a request said does not matter to its answer
+
+
 def searches_of(transport: Any, name: str, body: bytes) -> list[Search] | None:
     operation, request = read(transport, name, body)
     found = READING.find_searches(operation, request)
@@ -315,12 +318,12 @@ def test_grpc_answers_take_other_hits_in_another_order_with_other_scores(name: s
     kind = getattr(grpc, f"{name}Response")
     results = [grpc.BatchResult(result=one) for one in lists] if batch else lists[0]
     body = scramble(kind(result=results, time=0.5), rng)
-    hits = READING.read_hits(operation, body)
+    hits = READING.read_hits(operation, ASKED, body)
     for one, hit_list in zip(lists, hits, strict=True):
         assert [hit.id for hit in hit_list] == [hit.id.uuid or hit.id.num for hit in one]
         assert [hit.score for hit in hit_list] == [hit.score for hit in one]
     moved = [[hit._replace(score=rng.choice([hit.score, rng.random()])) for hit in reversed(one)] for one in hits]
-    answer = kind.FromString(READING.form_hits(operation, body, moved))
+    answer = kind.FromString(READING.form_hits(operation, ASKED, body, moved))
     answer.DiscardUnknownFields()  # of the scrambled hits
     assert answer.time == 0.5
     found = [list(one.result) for one in answer.result] if batch else [list(answer.result)]
@@ -347,10 +350,10 @@ def test_rest_answers_take_other_hits_in_another_order_with_other_scores(name: s
     lists[-1] = lists[-1] if rng.random() < 0.5 else []
     answer = {"result": [wrap(one) for one in lists] if batch else wrap(lists[0]), "status": "ok", "time": 0.5}
     body = json.dumps(answer).encode()
-    hits = READING.read_hits(operation, body)
+    hits = READING.read_hits(operation, ASKED, body)
     assert [[hit.id for hit in one] for one in hits] == [[hit["id"] for hit in one] for one in lists]
     moved = [[hit._replace(score=rng.choice([hit.score, rng.random()])) for hit in reversed(one)] for one in hits]
-    found = json.loads(READING.form_hits(operation, body, moved))
+    found = json.loads(READING.form_hits(operation, ASKED, body, moved))
     for one, wanted in zip(lists, moved, strict=True):
         one.reverse()
         for hit, new in zip(one, wanted, strict=True):
@@ -361,15 +364,15 @@ def test_rest_answers_take_other_hits_in_another_order_with_other_scores(name: s
 def test_hits_without_an_id_or_a_score_are_refused() -> None:
     body = grpc.SearchResponse(result=[grpc.ScoredPoint(score=1.0)]).SerializeToString()
     with pytest.raises(MalformedError, match="no id"):
-        READING.read_hits(operation_of("grpc", "Search"), body)
+        READING.read_hits(operation_of("grpc", "Search"), ASKED, body)
     with pytest.raises(MalformedError, match="no score"):
-        READING.read_hits(operation_of("rest", "Search"), b'{"result": [{"id": 3}]}')
+        READING.read_hits(operation_of("rest", "Search"), ASKED, b'{"result": [{"id": 3}]}')
     with pytest.raises(MalformedError, match="no result"):
-        READING.read_hits(operation_of("rest", "Search"), b"{}")
+        READING.read_hits(operation_of("rest", "Search"), ASKED, b"{}")
 
 
 def test_a_hit_of_one_answer_can_stand_in_another() -> None:
     operation = operation_of("rest", "Query")
     raw = Hit(3, 0.5, b'{"id":3,"score":0.25}')
-    body = READING.form_hits(operation, b'{"result":{"points":[]},"time":1.50}', [[raw]])
+    body = READING.form_hits(operation, ASKED, b'{"result":{"points":[]},"time":1.50}', [[raw]])
     assert body == b'{"result":{"points":[{"id":3,"score":0.5}]},"time":1.50}'

@@ -15,6 +15,7 @@ from qdrant_client import models as m
 
 from crossfade.adapters.base import Float32
 from crossfade.backends.embedded import QdrantServer
+from crossfade.backends.index import Distance
 from crossfade.proxy.leading import Led, write_led
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.migration.machine import CAPTURING, State
@@ -62,10 +63,10 @@ class Migrating:
         stated = orjson.loads((run_dir / f"worker-{pid}.json").read_bytes())
         return int(stated["migrations"].get(self.view.id, -1))
 
-    def write_sample(self, new: Float32, old: Float32, rows: Sequence[int]) -> None:
+    def write_sample(self, new: Float32, old: Float32, rows: Sequence[int], distance: Distance = "cosine") -> None:
         """The kept sample of these rows, as the controller writes it."""
         folder = sample_folder(load_config(self.serving.config))
-        sampler = Sampler(sample_path(folder, self.view.id), "cosine")
+        sampler = Sampler(sample_path(folder, self.view.id), distance)
         sampler.note({int(row): (new[row], old[row]) for row in rows}, [])
         sampler.write()
 

@@ -1,4 +1,4 @@
-"""Reads of a Milvus collection in mid-migration: adapted until they are switched, then the target's; then its all."""
+"""Reads of a Milvus collection in mid-migration: of all rows until they are switched, then of the target's."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def found(client: MilvusClient, vector: Float32, limit: int = COUNT) -> list[Any
     return [hit["id"] for hit in client.search(OLD, [vector.tolist()], limit=limit)[0]]
 
 
-def test_reads_are_adapted_until_they_are_switched_and_go_to_the_target_then(
+def test_reads_find_every_row_until_they_are_switched_and_go_to_the_target_then(
     made: tuple[MilvusServing, MilvusClient, Adapter, Float32], migrating: Migrating
 ) -> None:
     serving, _, _, new = made

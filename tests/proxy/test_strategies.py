@@ -122,29 +122,37 @@ FOUND = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8)
 
 def test_points_of_both_indexes_are_ranked_by_the_mean_of_both_scores_and_found_once() -> None:
     # Moved: 3 to 0.695, 4 to 0.6, 1 to 0.55, which also stands for the old score of 2.
-    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, False)) == [(1, 0.725), (4, 0.6), (2, 0.525), (3, 0.3975)]
-    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, False)) == [(1, 0.725), (4, 0.6)]
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, "similarity")) == [
+        (1, 0.725),
+        (4, 0.6),
+        (2, 0.525),
+        (3, 0.3975),
+    ]
+    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity")) == [(1, 0.725), (4, 0.6)]
 
 
 def test_once_all_is_migrated_true_scores_count_alone() -> None:
-    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 1.0, False)) == [(1, 0.9), (4, 0.6), (2, 0.5), (3, 0.1)]
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 1.0, "similarity")) == [(1, 0.9), (4, 0.6), (2, 0.5), (3, 0.1)]
 
 
 def test_distances_are_compared_as_similarities_and_given_back_as_distances() -> None:
     found = Found(hits((1, 0.1), (2, 0.6)), (), hits((4, 0.2), (5, 0.9)))
     assert not found.falls
-    merged = merge_search(found, 10, (1.0, 0.0), 1.0, True)
+    merged = merge_search(found, 10, (1.0, 0.0), 1.0, "distance")
     assert brief(merged) == [(1, 0.1), (4, 0.2), (2, 0.6), (5, 0.9)]
     assert brief(cut(merged, 1, 2, 0.6, falls=False)) == [(4, 0.2), (2, 0.6)]
+    squares = Found(hits((1, 0.01), (2, 0.36)), (), hits((4, 0.04), (5, 0.81)))
+    merged = merge_search(squares, 10, (1.0, 0.0), 1.0, "squared")
+    assert brief(merged) == [(1, 0.01), (4, 0.04), (2, 0.36), (5, 0.81)]
 
 
 def test_without_a_sample_both_are_interleaved_by_rank_over_the_size_of_their_parts() -> None:
     found = Found(hits((1, 0.9), (2, 0.5)), (), hits((4, 0.8), (5, 0.7), (6, 0.6), (7, 0.5)))
-    merged = merge_search(found, 10, None, 0.25, False)
+    merged = merge_search(found, 10, None, 0.25, "similarity")
     assert [hit.id for hit in merged] == [4, 5, 1, 6, 7, 2]
     scores = [hit.score for hit in merged]
     assert scores == sorted(scores, reverse=True)
-    alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, False)
+    alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, "similarity")
     assert brief(alone) == [(4, 0.8)]
 
 
