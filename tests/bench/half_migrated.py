@@ -1,9 +1,10 @@
 """Half-migrated quality through the running proxy, beside the same figures computed offline; writes
 build/half-migrated.json and prints a table.
 
-Run from the repository's root as `python -m tests.bench.half_migrated [--only COLLECTION ...] [--queries N]`, best
-with OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data. A part of the documents, drawn at random, is written to the
-target of a migration, the adapter is fitted on it (on a tenth of all documents before that many are there; at most
+Run from the repository's root as `python -m tests.bench.half_migrated [--only COLLECTION ...] [--old MODEL]
+[--queries N] [--backend milvus] [--shares 0 0.5 1]`, best with OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data.
+A part of the documents, drawn at random, is written to the target of a migration, the adapter is fitted on it (on a
+tenth of all documents before that many are there; at most
 8,000), and judged queries are asked through `crossfade serve` with an unmodified client, once for each strategy.
 Both indexes are searched exactly. `offline` is the same merge on arrays: as many adapted candidates of the old index,
 the true best of the migrated part, and the matcher made of the same kept sample.
@@ -17,6 +18,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from crossfade.adapters.store import save_adapter
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
+from tests.bench.half_migrated_milvus import MilvusSide
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, start_migrating
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +55,7 @@ MOST_PAIRS, SAMPLE, DEPTH = 8_000, 2_000, 10
 RECIPE = Recipe("linear", ridge=1.0, pull=1.0, memory=Memory(32, 0.05, 0.6))
 
 
-def settings_of(judged: Judged, adapter: str) -> str:
+def settings_of(judged: Judged, adapter: str, text: str) -> str:
     old, new = judged.old_documents.shape[1], judged.new_documents.shape[1]
     # An encoder is named and never asked. Batches of 50 exact searches take their time: nothing shall fall back.
     return f"""
@@ -62,7 +65,7 @@ collections:
     index_model: old
     query_model: new
     adapters: {{new: {adapter}}}
-    text: payload.row
+    text: {text}
     migrate: {{to: new, fall_back_after: 60s}}
 """
 
@@ -75,7 +78,37 @@ def fit(judged: Judged, rows: NDArray[np.int64]) -> Adapter:
     return Adapter(card, forward, forward, back)
 
 
-def measure_case(collection: str, old: str, new: str, queries: int | None, shares: Sequence[float]) -> Iterator[Any]:
+class QdrantSide:
+    """An embedded Qdrant with both collections, and its client."""
+
+    text = "payload.row"
+
+    def start(self, home: Path, settings: str, dims: tuple[int, int]) -> AbstractContextManager[Migrating]:
+        """Both collections, empty, and Crossfade in front of them."""
+        return start_migrating(home, settings, dims=dims)
+
+    def fill(self, migrating: Migrating, *, target: bool, vectors: Float32, rows: Sequence[int]) -> None:
+        """Write rows of vectors under their row numbers."""
+        fill(migrating.direct, TARGET if target else OLD, vectors, rows)
+
+    def ask(self, migrating: Migrating, queries: Float32, strategy: str, depth: int) -> NDArray[np.int64]:
+        """The documents found (n, depth) through the proxy by a strategy; -1 where there are fewer."""
+        headers = {} if strategy == "auto" else {"x_crossfade_strategy": strategy}
+        client = migrating.client(grpc=True, **headers)
+        found = np.full((len(queries), depth), -1, np.int64)
+        for start in range(0, len(queries), 50):
+            requests = [m.QueryRequest(query=row.tolist(), limit=depth) for row in queries[start : start + 50]]
+            for at, answer in enumerate(client.query_batch_points(OLD, requests)):
+                found[start + at, : len(answer.points)] = [point.id for point in answer.points]
+        return found
+
+
+Side = QdrantSide | MilvusSide
+
+
+def measure_case(
+    side: Side, collection: str, old: str, new: str, queries: int | None, shares: Sequence[float]
+) -> Iterator[Any]:
     """A row for each share."""
     folder = DATA / collection
     dataset = read_dataset(folder, rows=rows_of(folder, [old, new]))
@@ -87,27 +120,33 @@ def measure_case(collection: str, old: str, new: str, queries: int | None, share
         home = Path(place)
         save_adapter(fit(judged, order[: round(0.1 * count)]), home / "a-0")
         dims = judged.old_documents.shape[1], judged.new_documents.shape[1]
-        with start_migrating(home, settings_of(judged, "a-0"), dims=dims) as migrating:
-            fill(migrating.direct, OLD, judged.old_documents, range(count))
+        with side.start(home, settings_of(judged, "a-0", side.text), dims) as migrating:
+            side.fill(migrating, target=False, vectors=judged.old_documents, rows=range(count))
             done = 0
             for share in shares:
                 reach = round(share * count)
-                fill(migrating.direct, TARGET, judged.new_documents, order[done:reach].tolist())
+                side.fill(migrating, target=True, vectors=judged.new_documents, rows=order[done:reach].tolist())
                 done = max(done, reach)
                 adapter = fit(judged, order[: min(max(reach, round(0.1 * count)), MOST_PAIRS)])
-                row = measure_share(migrating, judged, adapter, order[:reach], share, home)
+                row = measure_share(side, migrating, judged, adapter, order[:reach], share, home)
                 yield {"collection": collection, "old": old, "new": new, "share": share, **row,
                        "oracle": mean(oracle, judged)}  # fmt: skip
 
 
 def measure_share(
-    migrating: Migrating, judged: Judged, adapter: Adapter, there: NDArray[np.int64], share: float, home: Path
+    side: Side,
+    migrating: Migrating,
+    judged: Judged,
+    adapter: Adapter,
+    there: NDArray[np.int64],
+    share: float,
+    home: Path,
 ) -> dict[str, Any]:
     """nDCG@10 of every strategy through the proxy, and of the same merge offline."""
     name = f"a-{len(list(home.glob('a-*')))}"
     save_adapter(adapter, home / name)
     config = migrating.serving.config
-    config.write_text(f"{config.read_text().partition('models:')[0]}{settings_of(judged, name)}")
+    config.write_text(f"{config.read_text().partition('models:')[0]}{settings_of(judged, name, side.text)}")
     generation = migrating.serving.status()["generation"]
     migrating.serving.reload()
     assert migrating.serving.status()["generation"] > generation
@@ -115,22 +154,10 @@ def measure_share(
     if len(there) >= 20:
         migrating.write_sample(judged.new_documents, judged.old_documents, there.tolist())
     migrating.move(migrated=share)
-    found = {one: mean(ask(migrating, judged.new_queries, one), judged) for one in STRATEGIES}
+    found = {one: mean(side.ask(migrating, judged.new_queries, one, DEPTH), judged) for one in STRATEGIES}
     assert "crossfade_migration_fallbacks_total{" not in migrating.serving.metrics()
     offline = mean(merge_offline(judged, adapter, there, share, sample), judged)
     return {**found, "offline": offline, "pairs": adapter.card.pairs.count}
-
-
-def ask(migrating: Migrating, queries: Float32, strategy: str) -> NDArray[np.int64]:
-    """The documents found (n, 10) through the proxy by a strategy; -1 where there are fewer."""
-    headers = {} if strategy == "auto" else {"x_crossfade_strategy": strategy}
-    client = migrating.client(grpc=True, **headers)
-    found = np.full((len(queries), DEPTH), -1, np.int64)
-    for start in range(0, len(queries), 50):
-        requests = [m.QueryRequest(query=row.tolist(), limit=DEPTH) for row in queries[start : start + 50]]
-        for at, answer in enumerate(client.query_batch_points(OLD, requests)):
-            found[start + at, : len(answer.points)] = [point.id for point in answer.points]
-    return found
 
 
 def merge_offline(
@@ -167,16 +194,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="collections to measure")
     parser.add_argument("--queries", type=int, help="ask the first so many judged queries alone")
+    parser.add_argument("--old", help="measure the pairs with this old model alone")
+    parser.add_argument("--backend", choices=["qdrant", "milvus"], default="qdrant")
+    parser.add_argument("--shares", nargs="*", type=float, default=SHARES)
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"no evaluation data at {DATA}; set CROSSFADE_DATA to its folder")
     rows = []
+    side = MilvusSide() if arguments.backend == "milvus" else QdrantSide()
     for case in CASES:
-        if arguments.only is None or case[0] in arguments.only:
-            for row in measure_case(*case, arguments.queries, SHARES):
+        if (arguments.only is None or case[0] in arguments.only) and arguments.old in (None, case[1]):
+            for row in measure_case(side, *case, arguments.queries, arguments.shares):
                 rows.append(row)
                 print(json.dumps(row), flush=True)  # noqa: T201  # a program's output
-    path = ROOT / "build" / "half-migrated.json"
+    name = "half-migrated-milvus.json" if arguments.backend == "milvus" else "half-migrated.json"
+    path = ROOT / "build" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(rows, indent=1))
 
