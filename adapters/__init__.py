@@ -1,7 +1,7 @@
 """Maps between embedding spaces: learn, judge, keep, apply. Knows arrays only.
 
 base        the Map protocol, Adapter and its card, the errors
-linear      Procrustes ... ridge; coherence: canonical correlation; lowrank: reduced rank
+linear      Procrustes ... ridge; coherence: canonical correlation; whitened: between both; lowrank: reduced rank
 local       experts held to a global map; residual: nearest pairs; graph: how they are found
 mlp         residual network; distill: listwise distillation (both need torch to fit, none to apply)
 pairs       validated pairs and how they are read; observe: running statistics of real queries

@@ -40,8 +40,8 @@ def grow_adapter(
 
     queries (n, source_dim) are observed ones, or drawn as they are distributed; query_mean (source_dim,) is their mean:
     without one an adapter that is centred on queries keeps the mean it has. corpus_size is the number of documents in
-    the index: a residual may weigh as much as the share that is paired, and which one, or none, is chosen by held-out
-    retrieval; without it the residual stays as it is. A coherence map gives way to the scaled rotation once pairs are
+    the index: a residual may weigh as the share that is paired allows, and which one, or none, is chosen by held-out
+    retrieval; without it the residual stays as it is. A coherence map gives way to the whitened one once pairs are
     many. Calibration and fingerprints are kept. Raises PairsError for pairs of other dimensions, and for an adapter
     that is not made of recipes.
     """
@@ -116,7 +116,7 @@ def _for_so_many(recipe: Recipe, pairs: Pairs) -> Recipe:
     """The same recipe, with the linear family that so many pairs would have been given."""
     least = min(pairs.source.shape[1], pairs.target.shape[1])
     if recipe.family == "coherence" and len(pairs) > MOST_FOR_COHERENCE * least:
-        return replace(recipe, family="linear", ridge=inf)
+        return replace(recipe, family="whitened")
     return recipe
 
 

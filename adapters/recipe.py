@@ -17,9 +17,11 @@ from .local import Clusters, LocalMap, fit_clusters, fit_local
 from .lowrank import LowRankMap, fit_low_rank
 from .pairs import Pairs
 from .residual import ResidualMap, fit_residual
+from .whitened import fit_whitened, whiten_targets
 
-Family = Literal["procrustes", "linear", "coherence", "scaled", "lowrank", "distilled"]
+Family = Literal["procrustes", "linear", "coherence", "whitened", "scaled", "lowrank", "distilled"]
 Centring = Literal["none", "documents", "queries"]
+WHITENING = ("coherence", "whitened")  # families that score as if directions of the target had more equal spread
 AffineMap: TypeAlias = LinearMap | LowRankMap
 
 
@@ -110,6 +112,15 @@ class Workshop:
         """The uncentred statistics of the pairs."""
         return fit_system(self.pairs.source, self.pairs.target, centred=False, normalise=self.pairs.unit)
 
+    @cached_property
+    def whitened(self) -> Float32:
+        """The pairs' targets as maps that whiten are corrected towards them."""
+        return whiten_targets(self.pairs.target, self.system.target_mean)
+
+    def _target(self, recipe: Recipe) -> Float32:
+        """What experts and residuals of a recipe are fitted to."""
+        return self.whitened if recipe.family in WHITENING else self.pairs.target
+
     def make(self, recipe: Recipe) -> Map:
         """Make the map of a recipe. Raises PairsError for query-side centring without observed queries."""
         base = self._base(recipe)
@@ -152,6 +163,8 @@ class Workshop:
             return self._distil(recipe).recentred(system.source_mean, system.target_mean)
         if recipe.family == "coherence":
             return fit_coherence(system, target, ridge=recipe.ridge)
+        if recipe.family == "whitened":
+            return fit_whitened(system, target, ridge=recipe.ridge)
         if recipe.family == "lowrank":
             rank = min(recipe.rank, source.shape[1], target.shape[1])
             return fit_low_rank(source, target, rank=rank, ridge=recipe.ridge, pull=recipe.pull, normalise=unit)
@@ -165,7 +178,7 @@ class Workshop:
         key = replace(recipe, centring="documents", offset=1.0, experts=shared, memory=None)
         if key not in self._locals:
             clusters, prior = self._cluster(shared.clusters), shared.prior
-            source, target, unit = self.pairs.source, self.pairs.target, self.pairs.unit
+            source, target, unit = self.pairs.source, self._target(recipe), self.pairs.unit
             self._locals[key] = fit_local(
                 self._base(recipe), source, target, clusters=clusters, prior=prior, normalise=unit
             )
@@ -179,7 +192,7 @@ class Workshop:
         if key not in self._residuals:
             plain = replace(key, memory=None)
             documents = self._base(plain) if recipe.family == "distilled" else self.make(plain)
-            source, target, unit = self.pairs.source, self.pairs.target, self.pairs.unit
+            source, target, unit = self.pairs.source, self._target(recipe), self.pairs.unit
             self._residuals[key] = fit_residual(documents, source, target, normalise=unit)
         return self._residuals[key]
 

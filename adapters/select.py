@@ -131,7 +131,7 @@ def document_recipe(chosen: Recipe) -> Recipe:
     """
     if chosen.centring == "none":
         return chosen
-    family = "linear" if chosen.family in ("distilled", "coherence") else chosen.family
+    family = "linear" if chosen.family in ("distilled", "coherence", "whitened") else chosen.family
     settled = replace(chosen, family=family, centring="documents", offset=1.0, ridge=min(chosen.ridge, 0.1))
     return settled if chosen.memory is None else replace(settled, experts=None, memory=DOCUMENT_MEMORY)
 

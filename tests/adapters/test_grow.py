@@ -34,7 +34,7 @@ def test_a_grown_adapter_keeps_its_recipe_and_maps_new_documents_better() -> Non
     assert grown.card.settings["family"] == small.card.settings["family"]
 
 
-@pytest.mark.parametrize(("corpus", "weights"), [(10_000, {0}), (5_000, {0.15}), (1_500, {0.15, 0.3, 0.45})])
+@pytest.mark.parametrize(("corpus", "weights"), [(10_000, {0}), (3_000, {0.15}), (1_500, {0.15, 0.3})])
 def test_a_residual_comes_with_the_share_that_is_paired(corpus: int, weights: set[float]) -> None:
     linear = fit_adapter(pairs_of(200), method="linear", corpus_size=10_000)
     memory = read_recipe(grow_adapter(linear, pairs_of(800), corpus_size=corpus).card.settings).memory
@@ -48,10 +48,10 @@ def test_the_residual_of_the_card_gives_way_to_what_the_share_allows_now() -> No
     assert read_recipe(smaller.card.settings).memory is None
 
 
-def test_a_coherence_map_gives_way_to_the_rotation_once_pairs_are_many() -> None:
+def test_a_coherence_map_gives_way_to_the_whitened_one_once_pairs_are_many() -> None:
     few = fit_adapter(pairs_of(30), method="coherence")
     assert read_recipe(grow_adapter(few, pairs_of(31)).card.settings).family == "coherence"
-    assert read_recipe(grow_adapter(few, pairs_of(300)).card.settings).family == "linear"
+    assert read_recipe(grow_adapter(few, pairs_of(300)).card.settings).family == "whitened"
 
 
 def test_growing_a_directory_replaces_it_and_keeps_where_queries_live(tmp_path: Path) -> None:

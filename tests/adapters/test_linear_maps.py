@@ -1,6 +1,7 @@
 """Linear maps: the continuum's ends, its middle, centring, unequal dimensions, reduced rank."""
 
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from crossfade.adapters.coherence import fit_coherence
 from crossfade.adapters.linear import fit_linear, fit_procrustes, fit_system, scale_columns
 from crossfade.adapters.lowrank import fit_low_rank
 from crossfade.adapters.vectors import normalise_rows, unit_rows
+from crossfade.adapters.whitened import fit_whitened, whiten_targets
 
 
 def make_pairs(count: int = 300, source_dim: int = 12, target_dim: int = 12, seed: int = 0) -> tuple[Float32, Float32]:
@@ -160,17 +162,48 @@ def test_a_coherence_map_weighs_directions_by_how_well_both_sides_correlate() ->
     noise = rng.normal(size=(4_000, 3))
     target = np.stack([source[:, 0] / 5, 0.8 * source[:, 1] + 0.6 * noise[:, 1], noise[:, 2]], axis=1)
     first, second = source.astype(np.float32), target.astype(np.float32)
-    fitted = fit_coherence(fit_system(first, second, normalise=False), second, ridge=1e-6)
+    fitted = fit_coherence(fit_system(first, second, normalise=False), second, ridge=1e-6, leaning=0.0)
     np.testing.assert_allclose(fitted.weight / fitted.weight[0, 0], np.diag([1.0, 0.8, 0.0]), atol=0.05)
 
 
-def test_a_coherence_map_has_the_spread_of_the_scaled_rotation_and_needs_a_ridge() -> None:
+def test_a_coherence_map_leans_towards_directions_in_which_both_sides_spread_little() -> None:
+    source = np.random.default_rng(0).normal(size=(4_000, 2)) * (5.0, 1.0)
+    pairs = source.astype(np.float32), source.astype(np.float32)
+    fitted = fit_coherence(fit_system(*pairs, normalise=False), pairs[1], ridge=1e-6, leaning=0.1)
+    np.testing.assert_allclose(fitted.weight / fitted.weight[0, 0], np.diag([1.0, 5**0.4]), atol=0.05)
+
+
+@pytest.mark.parametrize("fit", [fit_coherence, fit_whitened])
+def test_maps_that_whiten_have_the_spread_of_the_scaled_rotation_and_need_a_ridge(fit: Any) -> None:
     rng = np.random.default_rng(1)
     source = rng.normal(size=(60, 40)).astype(np.float32)
     target = (source @ rng.normal(size=(40, 50)) + rng.normal(size=(60, 50))).astype(np.float32)
     system = fit_system(source, target, normalise=False)
-    fitted, rotated = fit_coherence(system, target), system.fit(inf)
+    fitted, rotated = fit(system, target), system.fit(inf)
     spreads = [np.square(one.apply(source) - one.apply(source).mean(axis=0)).sum() for one in (fitted, rotated)]
     assert spreads[0] == pytest.approx(spreads[1], rel=1e-3)
     with pytest.raises(PairsError, match="ridge is 0"):
-        fit_coherence(system, target, ridge=0)
+        fit(system, target, ridge=0)
+
+
+def test_a_whitened_map_halves_the_power_of_what_spreads_and_weighs_by_the_root_of_correlation() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(8_000, 3)) * (4.0, 1.0, 1.0)
+    noise = rng.normal(size=(8_000, 3))
+    target = np.stack([9 * source[:, 0] / 4, 0.8 * source[:, 1] + 0.6 * noise[:, 1], noise[:, 2]], axis=1)
+    first, second = source.astype(np.float32), target.astype(np.float32)
+    fitted = fit_whitened(fit_system(first, second, normalise=False), second, ridge=1e-6)
+    # x^-1/2 (r (x y)^1/2)^1/2 y^-1/2 of deviations x, y and their correlation r
+    expected = np.array([36**-0.25, 0.8**0.5, 0.0])
+    found = np.diag(fitted.weight) / fitted.weight[0, 0]
+    np.testing.assert_allclose(found[:2], expected[:2] / expected[0], rtol=0.03)
+    assert abs(found[2]) < 0.2 * found[1]
+
+
+def test_whitened_targets_keep_their_mean_and_sum_of_squares_and_spread_alike() -> None:
+    rng = np.random.default_rng(0)
+    target = (rng.normal(size=(4_000, 3)) * (5.0, 1.0, 0.2) + 7.0).astype(np.float32)
+    moved = whiten_targets(target, target.mean(axis=0), ridge=1e-6)
+    np.testing.assert_allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-3)
+    assert moved.var(axis=0).sum() == pytest.approx(target.var(axis=0).sum(), rel=1e-3)
+    assert moved.std(axis=0).max() / moved.std(axis=0).min() < 1.05

@@ -93,13 +93,25 @@ def test_splits_and_the_winner_are_the_same_for_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["procrustes", "linear", "ridge", "scaled", "lowrank", "local", "residual", "local+residual"]
+    "method",
+    [
+        "procrustes",
+        "linear",
+        "coherence",
+        "whitened",
+        "ridge",
+        "scaled",
+        "lowrank",
+        "local",
+        "residual",
+        "local+residual",
+    ],
 )
 def test_each_method_gives_maps_both_ways_between_unequal_dimensions(method: str) -> None:
     pairs = some_pairs(count=520)
     adapter = fit_adapter(pairs, method=method, queries=some_queries(), source_model="a", target_model="b")
-    allowed = {"local": ("local", "linear"), "residual": ("residual", "linear")}
-    assert adapter.card.method in allowed.get(method, [*method.split("+"), method, "linear"])
+    corrected = ("local", "residual", "local+residual")
+    assert adapter.card.method in ((*method.split("+"), method, "whitened") if method in corrected else (method,))
     for fitted, dims in ((adapter.query, (12, 10)), (adapter.document, (12, 10)), (adapter.reverse, (10, 12))):
         assert (fitted.source_dim, fitted.target_dim) == dims
         rows = unit_rows(np.random.default_rng(0).normal(size=(5, dims[0])))
@@ -113,7 +125,8 @@ def test_the_card_tells_how_it_was_chosen_and_survives_the_store(tmp_path: objec
     assert card == adapter.card
     assert (card.pairs.count, card.pairs.share) == (300, 0.3)
     table = table_of(adapter)
-    assert {row["method"] for row in table} >= {"procrustes", "linear", "ridge", "lowrank", "scaled", "residual"}
+    wanted = {"procrustes", "linear", "whitened", "ridge", "lowrank", "scaled", "residual"}
+    assert {row["method"] for row in table} >= wanted
     scores = [row["score"] for row in table]
     assert all(above >= below for above, below in pairwise(scores))
 
@@ -177,6 +190,15 @@ def test_the_plainest_wins_of_those_that_the_trial_cannot_tell_from_the_best() -
     assert candidates._choose([clear, scored(light, base), scored(plain, base)]).recipe == heavy
 
 
+def test_experts_below_a_residual_have_to_be_twice_as_sure() -> None:
+    alone = Recipe(memory=Memory(8, 0.05, 0.3))
+    both = replace(alone, experts=Experts(12, 300.0))
+    base, noise = [0.5, 0.3, 0.7, 0.1] * 25, [1.0, -1.0, 1.0, -1.0] * 25
+    for standard_errors, winner in ((0.5, alone), (1.5, alone), (2.5, both)):
+        better = [one + 0.1 * shift + 0.01 * standard_errors for one, shift in zip(base, noise, strict=True)]
+        assert candidates._choose([scored(both, better), scored(alone, base)]).recipe == winner
+
+
 def test_auto_leaves_the_published_maps_to_those_who_name_them() -> None:
     ridge, linear = scored(Recipe(pull=0.0), [0.9] * 10), scored(Recipe(ridge=inf), [0.1] * 10)
     table = candidates.Selection(ridge, (ridge, linear), True)
@@ -184,9 +206,17 @@ def test_auto_leaves_the_published_maps_to_those_who_name_them() -> None:
     assert chosen == {"auto": None, "ridge": ridge.recipe, "local": None}
 
 
-def test_a_residual_is_never_heavier_than_the_share_that_is_paired() -> None:
+def test_vectors_of_other_lengths_than_one_are_not_whitened() -> None:
+    pairs = some_pairs()
+    longer = make_pairs(pairs.source * 2.0, pairs.target * 3.0)
+    found = select_recipe(make_trials(longer, queries=some_queries(), folds=2))
+    assert found.winner.recipe.family == "linear"
+    assert not {"coherence", "whitened"} & {one.recipe.family for one in found.table}
+
+
+def test_a_residual_weighs_at_most_six_tenths_of_the_share_that_is_paired() -> None:
     pairs, queries = some_pairs(), some_queries()
-    for share, heaviest in ((0.1, None), (0.3, 0.3), (None, 1.0)):
+    for share, heaviest in ((0.2, None), (0.5, 0.3), (None, 1.0)):
         found = select_recipe(make_trials(pairs, queries=queries, share=share), method="residual")
         weights = {one.recipe.memory.weight for one in found.table if one.recipe.memory is not None}
         assert max(weights, default=None) == heaviest
@@ -196,10 +226,15 @@ def test_a_residual_is_never_heavier_than_the_share_that_is_paired() -> None:
 def test_the_coherence_map_is_a_candidate_only_up_to_two_pairs_a_dimension(count: int, tried: bool) -> None:
     found = select_recipe(make_trials(some_pairs(count), queries=some_queries(), folds=2), count=count)
     assert any(one.recipe.family == "coherence" for one in found.table) is tried
+    assert any(one.recipe.family == "whitened" for one in found.table) is not tried
+    assert found.winner.recipe.family != "linear"
 
 
 def test_experts_that_would_hurt_are_left_away() -> None:
-    pairs = some_pairs(count=1_000)  # one linear relation: experts can only add noise
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(1_000, 12))
+    turned = source @ np.linalg.qr(rng.normal(size=(12, 12)))[0]  # one rotation: experts can only add noise
+    pairs = make_pairs(source, turned + 0.3 * rng.normal(size=source.shape))
     adapter = fit_adapter(pairs, method="local", queries=some_queries())
     assert "local" in {row["method"] for row in table_of(adapter)}
     assert adapter.card.method == "linear"
