@@ -83,6 +83,8 @@ class Migrate(Section):
     """The report (probe.json) of crossfade probe, by which auto has texts encoded by the old model too."""
     pace: Pace = Pace()
     """Limits of the re-encode."""
+    order: Literal["id", "popularity"] = "id"
+    """What is re-encoded first once `refit` documents are: what observed queries find most often, or the next by id."""
     refit: int = Field(default=8_000, ge=0, le=100_000)
     """Most re-encoded documents that the adapter is fitted again on as they grow in number; 0: never again."""
     writes: Literal["closed", "open"] = "closed"

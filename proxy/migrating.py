@@ -31,6 +31,7 @@ from .migration.journal import Journal
 from .migration.moving import LocalMover
 from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
+from .migration.popular import Ordering
 from .migration.ray_mover import RayMovers
 from .migration.record import Migration, Spec
 from .migration.refit import Refitting
@@ -137,6 +138,7 @@ class Migrations:
             beside=steer.run,
             samples=sample_folder(self._now),
             refitting=self._refitting,
+            ordering=self._ordering,
         )
 
     def _refitting(self, spec: Spec) -> Refitting | None:
@@ -149,6 +151,20 @@ class Migrations:
         if adapter is None:
             return None
         return Refitting(adapter, settings.migrate.refit, config.state, config.detect.observe)
+
+    def _ordering(self, spec: Spec) -> Ordering | None:
+        """How a migration finds what it re-encodes first, where the configuration asks for that.
+
+        What the adapter is fitted again on has to be drawn without regard to queries, so that much goes first by id.
+        """
+        config = self._now
+        settings = config.collections.get(spec.collection)
+        if settings is None or settings.migrate is None or settings.migrate.order == "id":
+            return None
+        adapter = resolve_field(settings, spec.field).adapters.get(spec.to_model)
+        if adapter is None:
+            return None
+        return Ordering(adapter, config.state, settings.migrate.refit)
 
     def _current(self, opened_with: Config) -> Config:
         return self._config or opened_with

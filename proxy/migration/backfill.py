@@ -22,7 +22,7 @@ from .gate import Gate
 from .moving import Mover
 from .pace import first_batch, next_batch
 from .record import Migration, Tally
-from .walk import Span, Walk
+from .walk import FindAhead, Span, Walk
 
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the next try, the last one for good
 
@@ -35,10 +35,16 @@ class Backfill:
     """One walk of one migration."""
 
     def __init__(
-        self, lane: Lane, gate: Gate, record: Migration, mover_of: Callable[[Migration], Awaitable[Mover | None]]
+        self,
+        lane: Lane,
+        gate: Gate,
+        record: Migration,
+        mover_of: Callable[[Migration], Awaitable[Mover | None]],
+        find_ahead: FindAhead | None = None,
+        lead: int = 0,
     ) -> None:
         self._lane, self._gate, self._mover_of = lane, gate, mover_of
-        self._walk = Walk(lane.index, lane.spec.collection, lane.spec.target, record.checkpoint)
+        self._walk = Walk(lane.index, lane.spec.collection, lane.spec.target, record.checkpoint, find_ahead, lead)
         self._call = lane.encoder.batch_size
         self._batch = first_batch(self._call)
         self._workers = record.pace.workers

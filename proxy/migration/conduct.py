@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-from crossfade.backends.index import Index, IndexRefusedError
+from crossfade.adapters.base import AdapterError
+from crossfade.backends.index import Index, IndexRefusedError, PointId
 from crossfade.backends.payload_text import compile_text
 
 from ..encoders import Encoder
@@ -27,6 +28,7 @@ from .ledger import Ledger
 from .machine import CAPTURING, OVER, State
 from .moving import Mover
 from .pace import find_spend
+from .popular import Ordering, find_popular, popular_path, read_popular
 from .prepare import clean_up, prepare_target
 from .record import Checkpoint, Migration, Spec
 from .refit import Refit, Refitting, forget_refit, pairs_path
@@ -83,6 +85,8 @@ class Tools:
     samples: Path | None = None
     refitting: Callable[[Spec], Refitting | None] = lambda _: None
     """How the adapter of a migration is to learn from it; None: not at all."""
+    ordering: Callable[[Spec], Ordering | None] = lambda _: None
+    """How a migration finds the documents that it re-encodes first; None: it goes by id."""
 
 
 class Conduct:
@@ -247,10 +251,35 @@ class Conduct:
             if mark is not None and mark.ended:
                 await self._change(lambda one: one.model_copy(update={"checkpoint": Checkpoint()}), "walk again")
                 await self._tools.journal.clear(self._id, [mark])
+                if self._tools.samples is not None:
+                    popular_path(self._tools.samples, self._id).unlink(missing_ok=True)
             record = await self._store.read(self._id)
             if not record.checkpoint.done:
-                await Backfill(self._lane, self._gate, record, self._mover_of).run()
+                await self._walk(record)
             await asyncio.sleep(_SELDOM_SECONDS)
+
+    async def _walk(self, record: Migration) -> None:
+        """The first copy from where the record stands."""
+        folder, spec = self._tools.samples, self._lane.spec
+        ordering = self._tools.ordering(spec)
+        if folder is None or (ordering is None and not record.checkpoint.ahead):
+            await Backfill(self._lane, self._gate, record, self._mover_of).run()
+            return
+
+        async def find(start: PointId | None) -> Sequence[PointId]:
+            kept = read_popular(popular_path(folder, self._id))
+            if kept is not None or record.checkpoint.ahead or ordering is None:
+                return kept or ()
+            try:
+                return await find_popular(self._bench.index, spec, ordering, popular_path(folder, self._id), start)
+            except (AdapterError, OSError, IndexRefusedError) as error:
+                if isinstance(error, IndexRefusedError) and error.retryable:
+                    raise
+                log.warning("%s: documents go by id: %s", self._id, error)
+                return ()
+
+        lead = 0 if ordering is None else ordering.lead
+        await Backfill(self._lane, self._gate, record, self._mover_of, find, lead).run()
 
     async def _mover_of(self, record: Migration) -> Mover | None:
         if record.pace.engine == "local":
@@ -293,6 +322,7 @@ class Conduct:
         await self._tools.journal.forget(self._id)
         if self._tools.samples is not None:
             sample_path(self._tools.samples, self._id).unlink(missing_ok=True)
+            popular_path(self._tools.samples, self._id).unlink(missing_ok=True)
             forget_refit(self._tools.samples, self._id, adapter=record.state is State.CANCELLED)
         await self._lane.ledger.forget(self._id, self._hold())
         await self._change(lambda one: one.model_copy(update={"cleaned": True}), "cleaned up")

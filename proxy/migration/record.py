@@ -43,11 +43,13 @@ class Checkpoint(Kept):
         tuple[PointId | None, PointId | None], ...
     ] = ()  # first id and the one after it; None: from or to the end
     points: int = 0  # points of finished pages
+    ahead: int = 0  # so many of the popular points were handed out, before the rest by id
+    ahead_open: tuple[tuple[int, int], ...] = ()  # parts of them that were begun and not finished
 
     @property
     def done(self) -> bool:
         """Every page is finished."""
-        return self.listed and not self.open
+        return self.listed and not self.open and not self.ahead_open
 
 
 class Tally(Kept):
