@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +43,18 @@ async def run_chaos(
     points: int = 300,
     writers: int = 4,
     url: str | None = None,
+    prepare: Callable[[Scene], Awaitable[object]] | None = None,
 ) -> Outcome:
-    """Kill the controller `kills` times, at moments drawn from `seed`, and compare everything at the end."""
+    """Kill the controller `kills` times, at moments drawn from `seed`, and compare everything at the end.
+
+    `prepare` is done before the controller is started the first time.
+    """
     outcome, chance = Outcome(), random.Random(seed)
     url, seen = url or f"sqlite:///{folder / 'm.db'}", folder / "seen"
     seen.write_text("0")
     async with set_up(grpc_port, rest_port, url, points) as scene, _workers(scene, seen, outcome, seed, writers):
+        if prepare is not None:
+            await prepare(scene)
         child = await _start(url, grpc_port, rest_port, seen)
         try:
             for _ in range(kills):

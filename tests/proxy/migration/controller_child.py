@@ -11,12 +11,14 @@ from pathlib import Path
 from crossfade.backends.qdrant.index import QdrantIndex
 from crossfade.proxy.migration.conduct import Bench, Tools
 from crossfade.proxy.migration.journal import Journal
+from crossfade.proxy.migration.popular import Ordering
 from crossfade.proxy.migration.record import Migration
 from crossfade.proxy.migration.runner import Controller
 from crossfade.proxy.migration.store import Store
 from tests.proxy.migration.scenery import TestEncoder, connect, journal_of
 
 TTL = 3.0
+LEAD = 60  # points that go by id before popular ones, where there is an adapter beside the file
 
 
 class SeenInFile:
@@ -36,7 +38,16 @@ async def main(url: str, grpc_port: int, rest_port: int, seen: Path) -> None:
     async def open_bench(_: Migration) -> AsyncIterator[Bench]:
         yield Bench(QdrantIndex(client), TestEncoder(delay=0.15))
 
-    tools = Tools(Store(url), Journal(journal_of(url)), SeenInFile(seen), open_bench)
+    folder = seen.parent
+    popular = Ordering(folder / "adapter", folder, LEAD) if (folder / "adapter").exists() else None
+    tools = Tools(
+        Store(url),
+        Journal(journal_of(url)),
+        SeenInFile(seen),
+        open_bench,
+        samples=folder / "migrations",
+        ordering=lambda _: popular,
+    )
     await Controller(tools, ttl=TTL).run()
 
 

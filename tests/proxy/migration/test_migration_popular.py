@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from crossfade.adapters.observe import QueryStatistics
+from crossfade.backends.embedded.qdrant.server import QdrantServer
 from crossfade.backends.index import Hits, PointId
 from crossfade.proxy.migration.conduct import Tools
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.popular import Ordering, find_popular, popular_path, rank_found, read_popular
 from crossfade.proxy.observing import Key, dump_statistics
 from tests.proxy.encoding_function import DIM, encode_one
+from tests.proxy.migration.chaos_runs import run_chaos
 from tests.proxy.migration.scenery import Scene, find_differences, id_of
 from tests.proxy.migration.test_migration_refit import fitted, old_of, write_old_vectors
 
@@ -102,6 +104,20 @@ async def test_after_an_end_half_way_nothing_is_left_out_and_little_done_again(
     assert len(set(texts)) == record.checkpoint.points == COUNT
     assert len(texts) - len(set(texts)) <= before - half.points
     assert (await find_differences(scene.client, record.spec)).none
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+async def test_a_controller_killed_anywhere_on_the_way_leaves_nothing_out(
+    qdrant: QdrantServer, tmp_path: Path, seed: int
+) -> None:
+    async def prepare(scene: Scene) -> None:
+        await ordered_scene(scene, tmp_path, 0)
+
+    outcome = await run_chaos(qdrant.grpc_port, qdrant.rest_port, tmp_path, kills=3, seed=seed, prepare=prepare)
+    assert outcome.kills.total() == 3
+    assert list((tmp_path / "migrations").glob("popular-*.json")), "it went by popularity"
+    assert outcome.failed_writes == 0
+    assert outcome.differences.none, outcome
 
 
 async def test_a_list_that_is_lost_half_way_begins_the_walk_again(scene: Scene, tmp_path: Path) -> None:
