@@ -85,7 +85,7 @@ def level_vectors(found: Any, expected: Any) -> None:
         assert ours.vectors.WhichOneof("data") == kind, theirs.field_name
         if kind == "float_vector":
             wanted = np.array(theirs.vectors.float_vector.data)
-            np.testing.assert_allclose(np.array(ours.vectors.float_vector.data), wanted, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(np.array(ours.vectors.float_vector.data), wanted, rtol=1e-6, atol=1e-6)
             ours.vectors.float_vector.CopyFrom(theirs.vectors.float_vector)
         elif kind in ("float16_vector", "bfloat16_vector", "int8_vector"):
             form = kind.removesuffix("_vector")
