@@ -23,6 +23,7 @@ from .metrics import Judgements
 from .pairs import Pairs, check_finite
 from .recipe import Memory, Recipe, Workshop
 from .residual import ResidualMap
+from .sides import check_sides
 from .trial import AnyTrial, JudgedTrial, Trial, make_trials
 from .vectors import as_rows
 
@@ -53,9 +54,11 @@ def fit_adapter(
     choice is then made by these judgements instead of held-out neighbours. corpus_size is the number of documents in
     the index, metric the one it scores by. A budget stops trying further candidates (never below one per stage), so
     that the choice then depends on the machine; without one it depends on the seed alone. Raises PairsError for input
-    that cannot be used.
+    that cannot be used, and for pairs that look swapped beside observed queries (sides.py).
     """
     mean, sample = _observed(pairs, queries, query_mean)
+    if sample is not None:
+        check_sides(pairs, sample, seed=seed)
     share = min(1.0, len(pairs) / corpus_size) if corpus_size else None
     folds = 2 if method.startswith("distilled") or method == "all" else None  # each fold is a training of torch's
     held_out = make_trials(pairs, queries=sample, query_mean=mean, share=share, folds=folds, seed=seed)
