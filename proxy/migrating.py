@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from crossfade.backends.payload_text import compile_text
 
@@ -32,6 +33,7 @@ from .migration.moving import LocalMover
 from .migration.places import FOLDER, journal_url, store_url
 from .migration.plan import Plan
 from .migration.popular import Ordering
+from .migration.process_mover import ProcessMover
 from .migration.ray_mover import RayMovers
 from .migration.record import Migration, Spec
 from .migration.refit import Refitting
@@ -47,6 +49,8 @@ from .old_clients import OldClients
 from .serving_watch import ServingWatch
 
 _LOOK_BACK_SECONDS = 600.0
+
+_FOR_GOOD: Final = AsyncExitStack()  # one that nobody holds would close what it has entered
 
 log = logging.getLogger("crossfade.migrating")
 
@@ -184,11 +188,13 @@ class Migrations:
             raise NotConfigured(collection=record.spec.collection, having=[])
         # Every text is encoded once, and what is encoded again is to be compared: nothing is to be kept.
         encoder = build_encoder(record.spec.to_model, model.model_copy(update={"cache": 0}), background=True)
-        movers = RayMovers(config.migrations.ray, record.spec.collection, partial(open_mover, config, record.spec))
+        opening = partial(open_mover, config, record.spec)
+        movers, process = RayMovers(config.migrations.ray, record.spec.collection, opening), ProcessMover(opening)
         try:
             async with open_index(config, upstream) as index:
-                yield Bench(index, encoder, movers)
+                yield Bench(index, encoder, movers, process)
         finally:
+            process.close()
             movers.close()
             await encoder.close()
 
@@ -254,10 +260,10 @@ class Migrations:
 
 
 async def open_mover(config: Config, spec: Spec) -> LocalMover:
-    """What an actor on another machine works with; it stays open for as long as its process lives."""
+    """What another process works with, on this machine or elsewhere; it stays open for as long as that lives."""
     upstream = collection_upstream(config, config.collections[spec.collection])
     assert upstream is not None  # the bench was opened with it
-    index = await AsyncExitStack().enter_async_context(open_index(config, upstream))
+    index = await _FOR_GOOD.enter_async_context(open_index(config, upstream))
     model = config.models[spec.to_model].model_copy(update={"cache": 0})
     encoder = build_encoder(spec.to_model, model, background=True)
     return LocalMover(spec, index, encoder, compile_text(spec.text))

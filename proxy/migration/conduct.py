@@ -60,11 +60,13 @@ class Workers(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """What one migration works with: the database of both collections, the new model's encoder, and Ray's movers."""
+    """What one migration works with: the database of both collections, the new model's encoder, and who else moves
+    pages: Ray's actors, and a process of its own."""
 
     index: Index
     encoder: Encoder
     ray: Callable[[], Awaitable[Mover]] | None = None
+    process: Mover | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -284,8 +286,11 @@ class Conduct:
     async def _mover_of(self, record: Migration) -> Mover | None:
         if record.pace.engine == "local":
             return None
-        if self._bench.ray is None:
-            raise BadPlan(collection=record.spec.collection, reason="engine ray is not set up here")
+        if record.pace.engine == "process" and self._bench.process is not None:
+            return self._bench.process
+        if record.pace.engine == "process" or self._bench.ray is None:
+            reason = f"engine {record.pace.engine} is not set up here"
+            raise BadPlan(collection=record.spec.collection, reason=reason)
         return await self._bench.ray()
 
     async def _converge(self) -> None:

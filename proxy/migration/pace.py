@@ -19,8 +19,9 @@ _FIRST: Final = 64
 class Pace(Section):
     """The operator's limits; None is no limit."""
 
-    engine: Literal["local", "ray"] = "local"
-    """Where it runs: in this process, or in the actors of a Ray cluster (`migrations.ray`)."""
+    engine: Literal["local", "process", "ray"] = "local"
+    """Where it runs: in this process, in one of its own at low priority, or in the actors of a Ray cluster
+    (`migrations.ray`)."""
     workers: int = Field(default=4, ge=1, le=64)
     """Batches at the same time: one is read or written while others are encoded."""
     rate: float | None = Field(default=None, gt=0)

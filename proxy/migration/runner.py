@@ -102,7 +102,7 @@ class Controller:
 
     async def _elsewhere(self) -> bool:
         """Whether actors on other machines may outlive the controller that has ended: its lease limits them."""
-        return any(one.pace.engine != "local" for one in await self._tools.store.read_all() if one.state not in OVER)
+        return any(one.pace.engine == "ray" for one in await self._tools.store.read_all() if one.state not in OVER)
 
     async def _renew(self, held: Held) -> None:
         while True:

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -29,14 +30,16 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient, models
 
 from crossfade.backends.qdrant.index import QdrantIndex
-from crossfade.proxy.config_models import EncoderChoice, Model, PythonEncoder
 from crossfade.proxy.encoders import build_encoder
 from crossfade.proxy.migration.conduct import Bench, Tools
 from crossfade.proxy.migration.journal import Journal
+from crossfade.proxy.migration.pace import Pace
+from crossfade.proxy.migration.process_mover import ProcessMover
 from crossfade.proxy.migration.record import Migration, Spec
 from crossfade.proxy.migration.runner import Controller
 from crossfade.proxy.migration.store import Store
 from tests.bench.reencode_encoders import COUNTED, DIMS
+from tests.bench.reencode_parts import CONCURRENCY, model_of, open_mover
 from tests.chaos.upstream import Upstream
 from tests.proxy.migration.scenery import connect, journal_of
 from tests.proxy.serving import ROOT
@@ -44,7 +47,6 @@ from tests.proxy.serving import ROOT
 OLD_DIM: Final = 384
 COUNTS: Final = {"use_m3": 1500, "wordllama": 15_000, "service": 15_000, "none": 15_000}
 _DATA: Final = Path(os.environ.get("CROSSFADE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-_CONCURRENCY: Final = 2
 
 
 class AllSeen:
@@ -64,19 +66,12 @@ def read_texts(n: int) -> list[str]:
     return [found[at % len(found)] if at < len(found) else f"{at} {found[at % len(found)]}" for at in range(n)]
 
 
-def model_of(encoder: str) -> Model:
-    """The model's section: a function of this package."""
-    place = f"tests.bench.reencode_encoders:{encoder}"
-    chosen = EncoderChoice(python=PythonEncoder(function=place, concurrency=_CONCURRENCY, batch_size=64))
-    return Model(dim=DIMS[encoder], encoder=chosen, cache=0)
-
-
 async def encode_alone(encoder: str, texts: Sequence[str]) -> float:
     """Texts a second, by the encoder as the re-encode uses it and nothing else."""
     opened = build_encoder(encoder, model_of(encoder))
     await opened.encode(["warm up"], "passage")
     began = time.perf_counter()
-    turns = asyncio.Semaphore(_CONCURRENCY)
+    turns = asyncio.Semaphore(CONCURRENCY)
 
     async def encode(part: Sequence[str]) -> None:
         async with turns:
@@ -120,21 +115,24 @@ def tools_of(client: AsyncQdrantClient, url: str, encoder: str) -> Tools:
     """A controller's tools."""
 
     @asynccontextmanager
-    async def open_bench(_: Migration) -> AsyncIterator[Bench]:
+    async def open_bench(record: Migration) -> AsyncIterator[Bench]:
         opened = build_encoder(encoder, model_of(encoder))
+        process = ProcessMover(partial(open_mover, client.init_options["grpc_port"], record.spec))
         try:
-            yield Bench(QdrantIndex(client), opened)
+            yield Bench(QdrantIndex(client), opened, process=process)
         finally:
+            process.close()
             await opened.close()
 
     return Tools(Store(url), Journal(journal_of(url)), AllSeen(), open_bench)
 
 
-async def migrate(client: AsyncQdrantClient, name: str, encoder: str, url: str) -> float:
+async def migrate(client: AsyncQdrantClient, name: str, encoder: str, url: str, pace: Pace) -> float:
     """Points a second, from the first page to the last."""
     tools = tools_of(client, url, encoder)
     planned = await tools.store.plan(spec_of(name, encoder), "bench", "")
     await tools.store.change(planned.id, lambda one: one.model_copy(update={"started": True}))
+    await tools.store.change(planned.id, lambda one: one.model_copy(update={"pace": pace}))
     controller = asyncio.ensure_future(Controller(tools).run())
     while True:
         await asyncio.sleep(0.05)
@@ -151,7 +149,7 @@ async def migrate(client: AsyncQdrantClient, name: str, encoder: str, url: str) 
     return record.checkpoint.points / taken
 
 
-async def measure(encoders: Sequence[str], rounds: int, scale: float) -> dict[str, Any]:
+async def measure(encoders: Sequence[str], rounds: int, scale: float, pace: Pace) -> dict[str, Any]:
     """Both figures for each encoder."""
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, Upstream(Path(folder) / "q") as upstream:
@@ -163,7 +161,7 @@ async def measure(encoders: Sequence[str], rounds: int, scale: float) -> dict[st
             for number in range(rounds):
                 alone.append(await encode_alone(encoder, texts))
                 url = f"sqlite:///{folder}/{encoder}{number}.db"
-                migrated.append(await migrate(client, name, encoder, url))
+                migrated.append(await migrate(client, name, encoder, url, pace))
             ratios = [new / old for new, old in zip(migrated, alone, strict=True)]
             figures[encoder] = {
                 "points": len(texts),
@@ -242,6 +240,7 @@ def main() -> int:
     parser.add_argument("--encoders", nargs="*", default=list(COUNTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of points")
+    parser.add_argument("--pace", type=Pace.model_validate_json, default=Pace(), help="limits, as JSON")
     parser.add_argument("--resume", type=int, default=0, metavar="POINTS")
     parser.add_argument("--lead", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("build/reencode.json"))
@@ -254,7 +253,7 @@ def main() -> int:
     if asked.resume:
         figures["resume"] = asyncio.run(resume(asked.resume, "none"))
     else:
-        figures |= asyncio.run(measure(asked.encoders, asked.rounds, asked.scale))
+        figures |= asyncio.run(measure(asked.encoders, asked.rounds, asked.scale, asked.pace))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))  # noqa: T201 # a bench's result
