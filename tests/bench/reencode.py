@@ -2,8 +2,9 @@
 
 For each encoder the same texts are first encoded alone (calls as large and as many at a time as the re-encode makes
 them), then a migration is run over them: embedded Qdrant in a process of its own, controller here. Rounds alternate,
-and the median is reported. `--resume N` migrates N points in a process that is killed half-way and started again, and
-reports how many texts were encoded in all, and how long the new process took from its start to its first new page.
+and the median is reported, with the CPU that each part took. `--resume N` migrates N points in a process that is killed
+half-way and started again, and reports how many texts were encoded in all, and how long the new process took from its
+start to its first new page.
 """
 
 from __future__ import annotations
@@ -149,6 +150,27 @@ async def migrate(client: AsyncQdrantClient, name: str, encoder: str, url: str, 
     return record.checkpoint.points / taken
 
 
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def shares_of(spent: Sequence[float]) -> dict[str, float]:
+    """Microseconds of CPU a point, which other programs on the machine change little; and the encoder's share of them.
+
+    The share is the ratio that can be had where all of them fill the same cores; `at best`: if it took nothing.
+    """
+    encoder, here, database = spent
+    return {
+        "encoder": round(encoder, 1),
+        "re-encode beside it": round(here - encoder, 1),
+        "database": round(database, 1),
+        "encoder's share": round(encoder / (here + database), 3),
+        "at best": round(encoder / (encoder + database), 3),
+    }
+
+
 async def measure(encoders: Sequence[str], rounds: int, scale: float, pace: Pace) -> dict[str, Any]:
     """Both figures for each encoder."""
     figures: dict[str, Any] = {}
@@ -157,11 +179,17 @@ async def measure(encoders: Sequence[str], rounds: int, scale: float, pace: Pace
         for encoder in encoders:
             texts = read_texts(max(64, int(COUNTS[encoder] * scale)))
             name = await fill(client, texts)
-            alone, migrated = [], []
+            alone, migrated, spent = [], [], []
+            assert upstream.process is not None  # it has been started
+            server = upstream.process.pid
             for number in range(rounds):
+                clocks = [time.process_time()]
                 alone.append(await encode_alone(encoder, texts))
+                clocks += [time.process_time(), cpu_of(server)]
                 url = f"sqlite:///{folder}/{encoder}{number}.db"
                 migrated.append(await migrate(client, name, encoder, url, pace))
+                here, there = time.process_time() - clocks[1], cpu_of(server) - clocks[2]
+                spent.append([one / len(texts) * 1e6 for one in (clocks[1] - clocks[0], here, there)])
             ratios = [new / old for new, old in zip(migrated, alone, strict=True)]
             figures[encoder] = {
                 "points": len(texts),
@@ -169,6 +197,7 @@ async def measure(encoders: Sequence[str], rounds: int, scale: float, pace: Pace
                 "migrated_per_second": round(statistics.median(migrated), 1),
                 "ratio": round(statistics.median(ratios), 3),
                 "ratios": [round(one, 3) for one in ratios],
+                "cpu_us_a_point": shares_of(np.median(np.array(spent), axis=0).tolist()),
             }
             print(encoder, figures[encoder], file=sys.stderr, flush=True)  # noqa: T201 # a bench's progress
         await client.close()
