@@ -111,8 +111,8 @@ async def test_nothing_is_written_once_the_lease_has_ended(scene: Scene, qdrant:
     assert caught.value.retryable
     assert await scene.index.count(spec.target) == 0
     held = Lease("controller", "me", 1, time.time() + 60)
-    done = await mover.move([id_of(1), id_of(2), 77_777], {}, lambda: held)
-    assert (list(done.signed), done.gone, done.encoded) == ([id_of(1), id_of(2)], [77_777], 2)
+    done = await mover.move([id_of(3), id_of(4), 77_777], {}, lambda: held)
+    assert (list(done.signed), done.gone, done.encoded) == ([id_of(3), id_of(4)], [77_777], 2)
     assert await scene.index.count(spec.target) == 2
     mover.close()
 
