@@ -38,7 +38,7 @@ collections:
     text: payload.text
     migrate: {to: new, ramp: [{percent: 10, hold: 0}], guardrails: {error_rate: 0.2, window: 20s}}
   killed: {index_model: old, text: payload.text, migrate: {to: new, pace: {rate: 60, workers: 1}}}
-  apart: {index_model: old, text: payload.text, migrate: {to: new, pace: {engine: process}}}
+  own: {index_model: old, text: payload.text, migrate: {to: new, pace: {engine: process}}}
 """
 Migrate = Callable[..., Ran]
 
@@ -49,7 +49,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("migrate")
     save_toy(folder / "adapter")
     with start_serving(folder, "embedded: ./data", REST) as running:
-        for collection in ("docs", "goal", "taken", "railed", "killed", "apart"):
+        for collection in ("docs", "goal", "taken", "railed", "killed", "own"):
             fill(running, collection)
         yield running
 
@@ -102,26 +102,6 @@ def rewrite(serving: Serving, old: str, new: str) -> None:
     text = serving.config.read_text()
     assert old in text
     serving.config.write_text(text.replace(old, new))
-
-
-def test_a_migration_runs_in_a_process_of_its_own_at_low_priority(serving: Serving, migrate: Migrate) -> None:
-    assert "300 of 300 points" in migrate("start", "apart", "--watch").out
-    assert "nothing found" in migrate("verify", "apart", "--watch").out
-    pids = _children(serving.process.pid, "crossfade.proxy.migration.moving_child")
-    assert len(pids) == 1
-    assert os.getpriority(os.PRIO_PROCESS, pids[0]) >= 10
-    assert "CANCELLED" in migrate("cancel", "apart").out
-    wait_until(lambda: not _children(serving.process.pid, "crossfade.proxy.migration.moving_child"), 30, "it has ended")
-
-
-def _children(pid: int, module: str) -> list[int]:
-    """Processes that one has started, by the module that they run."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if module.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-                found.append(int(child))
-    return found
 
 
 def test_a_migration_is_planned_started_verified_switched_reversed_and_completed_by_hand(
@@ -265,6 +245,26 @@ def test_what_cannot_be_said_is_explained(migrate: Migrate) -> None:
     assert "'speed=1' is no limit; write KEY=VALUE with one of engine, workers" in migrate("set", "docs", "speed=1").err
     nobody = migrate("status", "docs", "--admin", "127.0.0.1:9")
     assert "no crossfade serve answers at http://127.0.0.1:9" in nobody.err
+
+
+def test_a_migration_runs_in_a_process_of_its_own_at_low_priority(serving: Serving, migrate: Migrate) -> None:
+    assert "300 of 300 points" in migrate("start", "own", "--watch").out
+    assert "nothing found" in migrate("verify", "own", "--watch").out
+    pids = _children(serving.process.pid, "crossfade.proxy.migration.moving_child")
+    assert len(pids) == 1
+    assert os.getpriority(os.PRIO_PROCESS, pids[0]) >= 10
+    assert "CANCELLED" in migrate("cancel", "own").out
+    wait_until(lambda: not _children(serving.process.pid, "crossfade.proxy.migration.moving_child"), 30, "it has ended")
+
+
+def _children(pid: int, module: str) -> list[int]:
+    """Processes that one has started, by the module that they run."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if module.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                found.append(int(child))
+    return found
 
 
 def test_a_killed_supervisor_goes_on_where_it_was_and_plan_works_without_it(
