@@ -37,6 +37,7 @@ from crossfade.adapters.vectors import unit_rows
 
 BATCHES = (1, 8, 64)
 ROUNDS = 9
+ACTIVE = 4  # experts that a query asks, as `auto` fits them
 ASKED = {(384, 1): 60.0, (384, 64): 15.0}  # microseconds a query at 384 dimensions, by batch
 ASKED_TIMES = 3.0  # of the limit, at 1536 -> 1536 in batches of 64
 OUT = Path(__file__).parents[2] / "build" / "bench-adapters.json"
@@ -84,13 +85,17 @@ def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> l
     target = unit_rows(source @ rng.normal(size=(source_dim, target_dim)) + 0.2 * rng.normal(size=(pairs, target_dim)))
     base = fit_linear(source, target)
     clusters = 12 if pairs < 4_000 else 32
+
+    def fit_experts(count: int) -> LocalMap:
+        return fit_local(base, source, target, clusters=count, temperature=0.2, active=ACTIVE)
+
     families: dict[str, Callable[[], Map]] = {
         "procrustes": lambda: fit_procrustes(source, target),
         "linear": lambda: fit_linear(source, target),
         "lowrank 64": lambda: fit_low_rank(source, target, rank=64),
-        f"local {clusters}, 2 active": lambda: fit_local(base, source, target, clusters=clusters, active=2),
+        f"local {clusters}, {ACTIVE} active": lambda: fit_experts(clusters),
         "residual": lambda: fit_residual(base, source, target),
-        "local+residual": lambda: fit_residual(fit_local(base, source, target, clusters=clusters), source, target),
+        "local+residual": lambda: fit_residual(fit_experts(clusters), source, target),
     }
     lines = []
     for family, fit in families.items():
