@@ -48,8 +48,8 @@ the new model's own neighbours as truth; an independent reproduction on human ju
 
 ASKED_NOTE = """Intervals resample queries within each seed (and member of the joined corpus). "The best single family"
 is the best by the mean of the same seeds and queries that it is then compared on, which favours it. With everything
-migrated the new index answers alone: where adapted queries are better than the new model (cranfield), that last step
-costs what they gained. Half-migrated figures search the residual exactly. Where a cell or a line is missing, it was not
+migrated the new index answers alone: where adapted queries on the old index are better than the new model on its own
+(cranfield, cacm, banking77), every migrated document costs a part of what they gained. Half-migrated figures search the residual exactly. Where a cell or a line is missing, it was not
 measured with these methods; `make quality` goes on where it stopped.
 """
 
