@@ -96,7 +96,8 @@ def plot_curves(
         x, mean, low, high = (list(column) for column in zip(*points, strict=True))
         (line,) = axis.plot(x, mean, marker="o", markersize=4, linewidth=1.8, label=name)
         axis.fill_between(x, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
-    for name, value in (levels or {}).items():
+    ranked = sorted((levels or {}).items(), key=lambda item: item[1])
+    for at, (name, value) in enumerate(ranked):
         axis.axhline(value, color=_COLOURS.get(name, "#888888"), linewidth=1, linestyle=":")
         axis.annotate(
             name,
@@ -104,7 +105,7 @@ def plot_curves(
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),
             textcoords="offset points",
-            va="center",
+            va="bottom" if at else "top",  # apart, however near the levels are
             fontsize=8,
         )
     if log:

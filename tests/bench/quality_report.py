@@ -49,8 +49,9 @@ the new model's own neighbours as truth; an independent reproduction on human ju
 ASKED_NOTE = """Intervals resample queries within each seed (and member of the joined corpus). "The best single family"
 is the best by the mean of the same seeds and queries that it is then compared on, which favours it. With everything
 migrated the new index answers alone: where adapted queries on the old index are better than the new model on its own
-(cranfield, cacm, banking77), every migrated document costs a part of what they gained. Half-migrated figures search the residual exactly. Where a cell or a line is missing, it was not
-measured with these methods; `make quality` goes on where it stopped.
+(cranfield, cacm, banking77), every migrated document costs a part of what they gained. Half-migrated figures search the
+residual exactly. Where a cell or a line is missing, it was not measured with these methods; `make quality` goes on
+where it stopped.
 """
 
 
@@ -169,7 +170,7 @@ def curves(rows: Rows, folder: Path) -> list[str]:
             method: float(np.mean([means(found)[method] for found in group.values()]))
             for method in ("status quo", "oracle")
         }
-        methods = ("procrustes", "linear", "local", "residual", "auto")
+        methods = ("procrustes", "linear", "whitened", "local", "residual", "auto")
         lines = {
             method: [
                 (float(pairs), *_spread(found, method)) for pairs, found in group.items() if method in means(found)
@@ -178,7 +179,8 @@ def curves(rows: Rows, folder: Path) -> list[str]:
         }
         title = f"{place[0]}: {place[1]} → {place[2]}"
         plot_curves(lines, folder / name, title=title, xlabel="pairs", levels=levels, log=True)
-        parts.append(f"## By number of pairs: {title}\n\n![{title}]({name})\n")
+        seeds = len({row["seed"] for found in group.values() for row in found})
+        parts.append(f"## By number of pairs: {title}\n\n![{title}]({name})\n\n{seeds} seed{'s' * (seeds > 1)}.\n")
         parts.append(_curve_table(group, methods))
     return parts
 
