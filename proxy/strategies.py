@@ -5,9 +5,9 @@ crossfade      both, merged: adapted candidates of the old index, true ones of w
 legacy-encode  the old index, asked with the text encoded by both models; merged with what the new one holds
 native         the new index, with true vectors of the new model and mapped ones of others
 
-`auto` is adapt while nothing is migrated, crossfade from then on, and native for the share that is switched; for texts
-it is legacy-encode at the shares where a probe's verdict has found that better. Clients of other models stay on the old
-index until the migration is completed, unless they ask for native themselves.
+`auto` is adapt while nothing is migrated, crossfade from then on, and native for the share that is switched. At the
+shares where a probe's verdict has found that better it is legacy-encode for texts, or adapt. Clients of other models
+stay on the old index until the migration is completed, unless they ask for native themselves.
 """
 
 from __future__ import annotations
@@ -85,6 +85,12 @@ def adapts_every(view: MigrationView, wanted: Strategy | None) -> bool:
     return strategy == "adapt" or (strategy in ("auto", "crossfade") and view.migrated == 0)
 
 
+def _by_verdict(verdict: Verdict, migrated: float, *, texts: bool) -> Strategy:
+    if texts and verdict.prefers_old(migrated):
+        return "legacy-encode"
+    return "adapt" if verdict.prefers_alone(migrated) else "crossfade"
+
+
 def choose_way(view: MigrationView, wanted: Strategy | None, request: Request, verdict: Verdict | None = None) -> Way:
     """What is to be done for a read."""
     if wanted == "native":
@@ -97,8 +103,8 @@ def choose_way(view: MigrationView, wanted: Strategy | None, request: Request, v
     if strategy == "native":
         return "native"
     merges = view.migrated > 0 and request.plain
-    if strategy == "auto" and verdict is not None and verdict.prefers_old(view.migrated if merges else 0.0):
-        strategy = "legacy-encode"
+    if strategy == "auto" and verdict is not None:
+        strategy = _by_verdict(verdict, view.migrated if merges else 0.0, texts=request.texts)
     if strategy == "legacy-encode" and request.texts:
         return "legacy-crossfade" if merges else "legacy-encode"
     return "crossfade" if merges and strategy != "adapt" else "adapt"

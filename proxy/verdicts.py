@@ -1,7 +1,7 @@
-"""What a probe has found, as far as serving follows it: at which shares a text is worth encoding with the old model.
+"""What a probe has found, as far as serving follows it: at which shares of re-encoded documents which queries are best.
 
-`crossfade probe` measures new-model queries, mapped, and queries by the old model at several shares of re-encoded
-documents. Between them the difference is taken to be straight.
+`crossfade probe` measures new-model queries, mapped, on the old index alone and on both, and queries by the old model
+on both, at several shares of re-encoded documents. Between them differences are taken to be straight.
 """
 
 from __future__ import annotations
@@ -19,27 +19,35 @@ from .config import Config
 from .config_fields import resolve_field
 from .errors import VerdictUnusable
 
-WORTH: Final = 0.01  # nDCG@10 by which queries of the old model must be better: they cost a second encoder call
+WORTH: Final = 0.01  # nDCG@10 by which another way must be better than the usual one
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """By share of re-encoded documents (rising, from 0), what the old model's queries are better by, in nDCG@10."""
+    """By share of re-encoded documents (rising, from 0): the gain over mapped queries on both indexes, in nDCG@10.
+
+    `old` by encoding texts with the old model too, `alone` by asking the old index alone.
+    """
 
     shares: tuple[float, ...]
-    gains: tuple[float, ...]
+    old: tuple[float, ...]
+    alone: tuple[float, ...]
 
     def prefers_old(self, migrated: float) -> bool:
         """Whether texts are to be encoded by the old model too, at this share of re-encoded documents, 0 to 1."""
-        return self._gain(migrated) > WORTH
+        return self._at(migrated, self.old) > WORTH
 
-    def _gain(self, migrated: float) -> float:
+    def prefers_alone(self, migrated: float) -> bool:
+        """Whether the old index is to be asked alone: the new model on its own is then worse than what is mapped."""
+        return self._at(migrated, self.alone) > WORTH
+
+    def _at(self, migrated: float, gains: tuple[float, ...]) -> float:
         for at in range(1, len(self.shares)):
             low, high = self.shares[at - 1], self.shares[at]
             if migrated <= high:
                 part = (migrated - low) / (high - low)
-                return (1 - part) * self.gains[at - 1] + part * self.gains[at]
-        return self.gains[-1]
+                return (1 - part) * gains[at - 1] + part * gains[at]
+        return gains[-1]
 
 
 def read_verdict(path: Path, collection: str, old: str, new: str) -> Verdict:
@@ -60,12 +68,13 @@ def read_verdict(path: Path, collection: str, old: str, new: str) -> Verdict:
     for key, name in wanted.items():
         if probed[key] != name:
             raise refuse(f"its {key} is {probed[key]!r}, here it is {name!r}")
-    both = sorted(share for name, share in figures if name == LEGACY and (CROSSFADE, share) in figures)
-    gains = {share: figures[LEGACY, share] - figures[CROSSFADE, share] for share in both}
+    shares = sorted(share for name, share in figures if name == LEGACY and (CROSSFADE, share) in figures)
     if not {(STATUS_QUO, 0.0), (ADAPTED, 0.0)} <= figures.keys():
         raise refuse("it does not know the status quo: the probe had no encoder for the old model")
-    first = figures[STATUS_QUO, 0.0] - figures[ADAPTED, 0.0]
-    return Verdict((0.0, *gains), (first, *gains.values()))
+    adapted = figures[ADAPTED, 0.0]
+    legacy = (figures[LEGACY, share] - figures[CROSSFADE, share] for share in shares)
+    alone = (adapted - figures[CROSSFADE, share] for share in shares)
+    return Verdict((0.0, *shares), (figures[STATUS_QUO, 0.0] - adapted, *legacy), (0.0, *alone))
 
 
 def load_verdict(config: Config, collection: str) -> Verdict | None:

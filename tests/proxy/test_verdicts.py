@@ -77,11 +77,25 @@ def test_texts_are_encoded_by_the_old_model_where_the_probe_found_that_better(
     assert choose_way(switched, None, TEXT, verdict) == "native"
 
 
+@pytest.mark.parametrize(
+    ("migrated", "way"), [(0.0, "adapt"), (0.1, "crossfade"), (0.5, "adapt"), (0.9, "adapt"), (1.0, "adapt")]
+)
+def test_the_old_index_is_asked_alone_where_the_new_model_is_worse_than_what_is_mapped(
+    tmp_path: Path, migrated: float, way: str
+) -> None:
+    told = report({0.0: 0.38, 0.1: 0.38, 0.5: 0.37, 0.9: 0.35}, {0.0: 0.40, 0.1: 0.395, 0.5: 0.38, 0.9: 0.36})
+    verdict = read_verdict(written(tmp_path, told), "docs", "old", "new")
+    view = first_view(migrated=migrated)
+    assert choose_way(view, None, TEXT._replace(texts=False), verdict) == way
+    assert choose_way(view, None, TEXT, verdict) == way
+    assert choose_way(view, "crossfade", TEXT, verdict) == ("crossfade" if migrated else "adapt")
+
+
 def test_an_adapter_that_is_as_good_keeps_its_queries(tmp_path: Path) -> None:
     verdict = read_verdict(
         written(tmp_path, report({0.0: 0.55, 0.5: 0.6}, {0.0: 0.56, 0.5: 0.595})), "docs", "old", "new"
     )
-    assert not any(verdict.prefers_old(share) for share in (0.0, 0.1, 0.5, 1.0))
+    assert not any(verdict.prefers_old(share) or verdict.prefers_alone(share) for share in (0.0, 0.1, 0.5, 1.0))
 
 
 @pytest.mark.parametrize(
