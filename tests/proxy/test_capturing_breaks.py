@@ -97,7 +97,14 @@ def check_unusable(broken: Broken, recorded: Recorders, reason: str) -> None:
 def check_usable_again(broken: Broken, point: int) -> None:
     """Writes are journalled again, and what had passed is made up for."""
     stage = broken.stage
-    wait_until(lambda: delete(stage, point).status_code == 200 and point in stage.marked()[1], 15, "writes are marked")
+
+    def is_marked() -> bool:
+        if delete(stage, point).status_code != 200:
+            return False
+        time.sleep(0.2)  # the end of a write waits a moment for the next mark, to share its commit
+        return point in stage.marked()[1]
+
+    wait_until(is_marked, 15, "writes are marked")
     if broken.writes == "open":
         wait_until(lambda: find_missed(stage.config, stage.run_dir) == [], 10, "what has passed is taken up")
         wait_until(lambda: ALL in frozenset().union(*stage.marked()), 10, "everything is marked")

@@ -71,11 +71,13 @@ async def test_what_queries_find_goes_first_once_the_adapter_has_enough_to_learn
     asked = scene.encoder.texts
     assert sorted(asked) == sorted(f"text {at}" for at in range(COUNT))
     assert record.checkpoint.points == COUNT
-    before = COUNT - len(popular) if lead else 0
-    assert lead <= before < lead + 100
-    assert asked[:before] == texts_by_id()[:before]
     assert len(popular) > 100
     places = [asked.index(text) for text in popular]
+    before = min(places)
+    assert (lead <= before < lead + 100) if lead else before == 0
+    assert asked[:before] == texts_by_id()[:before]
+    after = asked[before + len(popular) :]
+    assert after == [text for text in texts_by_id() if text in set(after)], "what nobody looks for goes by id"
     assert set(places) == set(range(before, before + len(popular))), "the others come after them"
     assert max(places[:8]) < before + 64, "the first page has the most popular ones"
     assert np.mean(places[:40]) < np.mean(places[40:80]) < np.mean(places[-40:])
