@@ -22,6 +22,7 @@ from .background import Background
 from .cli_index import open_index
 from .config import Config
 from .config_fields import collection_upstream, resolve_field
+from .config_migrate import Migrate
 from .encoders import build_encoder
 from .journals import name_writer
 from .leads import Leads
@@ -147,28 +148,27 @@ class Migrations:
 
     def _refitting(self, spec: Spec) -> Refitting | None:
         """How a migration's adapter is to learn, where the configuration has one for it."""
-        config = self._now
-        settings = config.collections.get(spec.collection)
-        if settings is None or settings.migrate is None or not settings.migrate.refit:
+        config, (migrate, adapter) = self._now, self._find_adapter(spec)
+        if migrate is None or adapter is None or not migrate.refit:
             return None
-        adapter = resolve_field(settings, spec.field).adapters.get(spec.to_model)
-        if adapter is None:
-            return None
-        return Refitting(adapter, settings.migrate.refit, config.state, config.detect.observe)
+        return Refitting(adapter, migrate.refit, config.state, config.detect.observe)
 
     def _ordering(self, spec: Spec) -> Ordering | None:
         """How a migration finds what it re-encodes first, where the configuration asks for that.
 
         What the adapter is fitted again on has to be drawn without regard to queries, so that much goes first by id.
         """
-        config = self._now
-        settings = config.collections.get(spec.collection)
-        if settings is None or settings.migrate is None or settings.migrate.order == "id":
+        migrate, adapter = self._find_adapter(spec)
+        if migrate is None or adapter is None or migrate.order == "id":
             return None
-        adapter = resolve_field(settings, spec.field).adapters.get(spec.to_model)
-        if adapter is None:
-            return None
-        return Ordering(adapter, config.state, settings.migrate.refit)
+        return Ordering(adapter, self._now.state, migrate.refit)
+
+    def _find_adapter(self, spec: Spec) -> tuple[Migrate | None, Path | None]:
+        """What the configuration says of a migration now, and its adapter into the old space."""
+        settings = self._now.collections.get(spec.collection)
+        if settings is None:
+            return None, None
+        return settings.migrate, resolve_field(settings, spec.field).adapters.get(spec.to_model)
 
     def _current(self, opened_with: Config) -> Config:
         return self._config or opened_with

@@ -200,7 +200,7 @@ class Conduct:
 
         refit = Refit(self._id, self._lane.spec, settings, learnt, folder, tell)
         count = partial(self._bench.index.count, self._lane.spec.collection)
-        await patiently(partial(refit.run, lambda: self._record.checkpoint.done, count), self._gate)
+        await refit.run(lambda: self._record.checkpoint.done, count)
 
     async def _watch(self) -> None:
         holding_since: float | None = None

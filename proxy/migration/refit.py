@@ -20,6 +20,7 @@ from typing import Final
 import orjson
 
 from crossfade.adapters.store import CARD
+from crossfade.backends.index import IndexRefusedError
 
 from .record import Spec
 from .refitting import Job
@@ -82,7 +83,10 @@ class Refit:
             await asyncio.sleep(_LOOK_SECONDS)
             if self.is_due(copied=is_copied()):
                 self._tried = len(self._sampler)
-                await self._fit(await count())
+                try:
+                    await self._fit(await count())
+                except IndexRefusedError as error:  # the copying meets it too, and says whether it can go on
+                    log.warning("%s: the adapter is not fitted again: %s", self._id, error)
 
     def is_due(self, *, copied: bool) -> bool:
         """Whether there are enough more pairs than the serving adapter was fitted on."""
