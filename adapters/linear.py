@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, PairsError
+from .factors import singular_values
 from .vectors import normalise_rows
 
 Float64 = NDArray[np.float64]
@@ -139,7 +140,7 @@ def fit_system(
     values, basis = np.linalg.eigh(x.T @ x)
     values = np.maximum(values, 0.0)
     cross = x.T @ y
-    left, singular, right = np.linalg.svd(cross, full_matrices=False)
+    left, singular, right = singular_values(cross)
     spread = float(values.sum())
     scale = float(singular.sum()) / spread if spread > 0 else 0.0
     return LinearSystem(source_mean, target_mean, values, basis, cross, left @ right, scale, normalise)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, PairsError
+from .factors import singular_values
 from .linear import LinearMap, fit_system
 from .vectors import normalise_rows
 
@@ -82,7 +83,7 @@ def fit_low_rank(
     system = fit_system(source, target, centred=centred, normalise=normalise)
     weight = system.solve(ridge, pull=pull)
     root = np.sqrt(system.values)[:, None] * (system.basis.T @ weight)
-    directions = np.linalg.svd(root, full_matrices=False)[2][:rank]
+    directions = singular_values(root)[2][:rank]
     down, up = weight @ directions.T, directions
     bias = system.target_mean - system.source_mean @ down @ up
     return LowRankMap(

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .base import Float32, PairsError
 from .coherence import equal_spread, root_of
+from .factors import singular_values
 from .linear import LinearMap, LinearSystem
 
 RIDGE = 0.1  # of the mean eigenvalue, added to each before its root is taken
@@ -41,7 +42,7 @@ def fit_whitened(system: LinearSystem, target: Float32, *, ridge: float = RIDGE)
     values, basis = np.linalg.eigh(centred.T @ centred)
     left = root_of(system.values, system.basis, ridge, -0.25)
     right = root_of(values, basis, ridge, -0.25)
-    turned, singular, back = np.linalg.svd(left @ system.cross @ right, full_matrices=False)
+    turned, singular, back = singular_values(left @ system.cross @ right)
     weight = left @ ((turned * np.sqrt(singular)) @ back) @ right
     return system.to_map(weight * equal_spread(system, weight))
 

@@ -11,6 +11,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from crossfade.adapters.base import Float32, Map, PairsError
 from crossfade.adapters.coherence import fit_coherence
+from crossfade.adapters.factors import singular_values
 from crossfade.adapters.linear import fit_linear, fit_procrustes, fit_system, scale_columns
 from crossfade.adapters.lowrank import fit_low_rank
 from crossfade.adapters.vectors import normalise_rows, unit_rows
@@ -207,3 +208,17 @@ def test_whitened_targets_keep_their_mean_and_sum_of_squares_and_spread_alike() 
     np.testing.assert_allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-3)
     assert moved.var(axis=0).sum() == pytest.approx(target.var(axis=0).sum(), rel=1e-3)
     assert moved.std(axis=0).max() / moved.std(axis=0).min() < 1.05
+
+
+def test_a_fit_goes_on_where_the_quicker_svd_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = make_pairs(count=8)  # fewer pairs than dimensions: a cross-covariance of low rank
+
+    def give_up(*_: Any, **__: Any) -> None:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    expected = fit_procrustes(source, target).apply(source)
+    cross = source.T @ target
+    monkeypatch.setattr(np.linalg, "svd", give_up)
+    left, values, right = singular_values(cross)
+    np.testing.assert_allclose((left * values) @ right, cross, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(fit_procrustes(source, target).apply(source), expected, atol=1e-4)
