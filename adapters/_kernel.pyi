@@ -1,4 +1,4 @@
-"""The compiled part (kernel/): what ivf.py and experts.py do in numpy where there was no C compiler."""
+"""The compiled part (kernel/): what the modules beside it do in numpy where there was no C compiler."""
 
 from typing import Any
 
@@ -13,6 +13,13 @@ def add(
     count: int, top: int, dim: int, temperature: float, weight: float, /,
 ) -> None:  # fmt: skip
     """Add the gated values of the rows found to out. Raises ValueError where sizes do not agree."""
+
+def order(
+    rows: Any, scores: Any, targets: Any, units: Any, out: Any,
+    count: int, top: int, dim: int, spread: float, ridge: float, /,
+) -> None:  # fmt: skip
+    """Turn out by the rows found, so that they come in the order of their scores. Raises ValueError where sizes do not
+    agree."""
 
 def correct(
     codes: Any, scales: Any, offsets: Any, given: Any, scores: Any, out: Any,

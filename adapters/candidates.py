@@ -1,8 +1,9 @@
 """Candidates for an adapter: which recipes are tried, in which order, and which of them wins.
 
 The search goes by stages: the plain map (of unit vectors the whitened one, up to twice as many pairs as dimensions the
-coherence map; of others the scaled rotation), a residual on it, local experts on it, and a residual on the best
-experts. Of those that held-out retrieval cannot tell from the best by a paired standard error, the plainest wins.
+coherence map; of others the scaled rotation), nearest pairs that correct it, local experts on it, and those on the best
+experts. Of those that held-out retrieval cannot tell from the best by a paired standard error, the plainest wins; unit
+vectors are corrected by nearest pairs whatever it says.
 
 What held-out neighbours cannot choose is fixed. They stand on a small part of the collection, where coarse likeness is
 enough, and so ask for larger offsets and documents' centres than judged queries do: chosen by them, linear maps were
@@ -51,11 +52,9 @@ OFFSETS = (0.0, 0.25, 0.5, 1.0)  # where judged queries choose
 EXPERTS = tuple(
     Experts(clusters, prior, temperature=0.2, active=4) for prior in (300.0, 100.0) for clusters in (12, 32)
 )
-MEMORIES = (
-    *(Memory(8, 0.05, weight) for weight in (0.15, 0.3, 0.45, 0.6)),
-    *(Memory(16, 0.05, weight) for weight in (0.6, 1.0)),
-)
-HEAVIEST = 0.6  # of the share of the collection that is paired: how much a residual may weigh
+NEIGHBOURS, SHARPNESS = 16, 0.05  # of what corrects a query: pairs, and the temperature of their cosines
+WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5)  # of residuals, where judged queries choose
+UNKNOWN_SHARE = 0.3  # of the collection that is paired, where nobody said
 MOST_FOR_COHERENCE = 2  # pairs a dimension: with more the whitened map is as sure, and judged queries prefer it
 LEAST_FOR_EXPERTS = 1_000  # pairs: below, a cluster has too few to say anything about
 
@@ -92,11 +91,14 @@ class Selection:
     table: tuple[Candidate, ...]
     finished: bool
     plain: tuple[str, ...] = PLAIN
+    judged: bool = False
 
     def best_of(self, method: str) -> Candidate | None:
         """What a method would choose of all that was tried, None when nothing of it was."""
         allowed = [candidate for candidate in self.table if _belongs(candidate.recipe, method, self.plain)]
-        return _choose(allowed) if any(candidate.recipe.method == method for candidate in allowed) else None
+        if not any(candidate.recipe.method == method for candidate in allowed):
+            return None
+        return _choose(allowed if self.judged else _turned(allowed))
 
 
 def select_recipe(
@@ -122,7 +124,8 @@ def select_recipe(
         search.run([*_baselines(search, "all"), *_finite_ridges(search)])
     ranked = tuple(sorted(search.tried.values(), key=lambda candidate: -candidate.score))
     allowed = [one for one in search.tried.values() if _belongs(one.recipe, method, search.plain)]
-    return Selection(_choose(allowed), ranked, not search.stopped, search.plain)
+    winner = _choose(allowed if search.judged else _turned(allowed))
+    return Selection(winner, ranked, not search.stopped, search.plain, search.judged)
 
 
 def compare_recipes(trials: Sequence[AnyTrial], recipes: Iterable[Recipe], *, seed: int = 0) -> Selection:
@@ -133,13 +136,26 @@ def compare_recipes(trials: Sequence[AnyTrial], recipes: Iterable[Recipe], *, se
     return Selection(_choose(ranked), ranked, True)
 
 
-def lightest(share: float | None) -> tuple[Memory, ...]:
-    """Residuals that weigh no more than HEAVIEST of the share of the collection that is paired, all without a share.
+def memory_for(share: float | None, *, unit: bool = True) -> Memory:
+    """How nearest pairs correct queries where this share of the collection is paired.
 
-    A residual draws queries towards paired documents, and so past those that are not; held-out neighbours ask for one
-    about twice as heavy as judged queries do.
+    A residual draws queries towards paired documents, and so past those that are not: the more are paired, the more it
+    may weigh. Held-out neighbours ask for one about twice as heavy as judged queries do, so both settings follow lines
+    that judged queries gave (ordering.py says on what). Vectors of other lengths than one (`unit`) are not turned:
+    their scores are no cosines.
     """
-    return MEMORIES if share is None else tuple(memory for memory in MEMORIES if memory.weight <= HEAVIEST * share)
+    known = UNKNOWN_SHARE if share is None else share
+    return Memory(NEIGHBOURS, SHARPNESS, round(0.1 + 0.3 * known, 3), round(0.4 + 0.6 * known, 3) if unit else 0.0)
+
+
+def _turned(tried: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Those whose queries are turned by their nearest pairs, all where none are.
+
+    Whether to turn is not for held-out neighbours to say: the ten nearest of the hundred documents that few pairs leave
+    are coarse company, among which turned queries lose .003 to .01 where by judgements they gain .013 to .019.
+    """
+    found = [one for one in tried if one.recipe.memory is not None and one.recipe.memory.order]
+    return found or tried
 
 
 def _choose(tried: Sequence[Candidate]) -> Candidate:
@@ -205,8 +221,9 @@ class _Search:
 
     @property
     def memories(self) -> tuple[Memory, ...]:
-        """Residuals to try."""
-        return lightest(getattr(self._trials[0], "share", None))
+        """Corrections to try: one, unless judged queries can choose their weight."""
+        usual = memory_for(getattr(self._trials[0], "share", None), unit=self.unit)
+        return tuple(replace(usual, weight=weight) for weight in WEIGHTS) if self.judged else (usual,)
 
     def run(self, recipes: Iterable[Recipe]) -> None:
         """Try recipes until the budget ends; the first of a stage is always tried."""

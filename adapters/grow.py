@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import JSON, Adapter, Float32, PairsCard, PairsError
-from .candidates import MOST_FOR_COHERENCE, compare_recipes, lightest
+from .candidates import MOST_FOR_COHERENCE, compare_recipes, memory_for
 from .pairs import Pairs
 from .recipe import Experts, Memory, Recipe, Workshop
 from .select import REVERSE, document_recipe, served
@@ -40,7 +40,7 @@ def grow_adapter(
 
     queries (n, source_dim) are observed ones, or drawn as they are distributed; query_mean (source_dim,) is their mean:
     without one an adapter that is centred on queries keeps the mean it has. corpus_size is the number of documents in
-    the index: a residual may weigh as the share that is paired allows, and which one, or none, is chosen by held-out
+    the index: a residual weighs as the share that is paired allows, and whether there is one is chosen by held-out
     retrieval; without it the residual stays as it is. A coherence map gives way to the whitened one once pairs are
     many. Calibration and fingerprints are kept. Raises PairsError for pairs of other dimensions, and for an adapter
     that is not made of recipes.
@@ -56,7 +56,7 @@ def grow_adapter(
     mean = _known_mean(adapter, recipe) if query_mean is None else np.asarray(query_mean, np.float64)
     if corpus_size and recipe.centring != "none":
         trials = make_trials(pairs, queries=queries, query_mean=mean, share=share, seed=seed)
-        memories = (None, *lightest(share))
+        memories = (None, memory_for(share, unit=pairs.unit))
         recipe = compare_recipes(trials, (replace(recipe, memory=one) for one in memories), seed=seed).winner.recipe
     workshop = Workshop(pairs, mean, seed=seed)
     return replace(

@@ -37,11 +37,13 @@ class Experts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Settings of `fit_residual`: how many nearest pairs correct a query, how sharply, and how much."""
+    """How many nearest pairs correct a query, how sharply and by what weight (`fit_residual`); and by how much of the
+    measured spread it is then turned to rank them as the new model does (ordering.py), 0 for not at all."""
 
     neighbours: int
     temperature: float
     weight: float
+    order: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class Workshop:
             moved = self._local(recipe).recentred(moved, centre)
         if recipe.memory is None:
             return moved
-        return replace(self._residual(recipe), **asdict(recipe.memory)).recentred(moved, centre)
+        return self._residual(recipe).recentred(moved, centre)
 
     def _centre(self, centring: Centring) -> Float32:
         if centring == "documents":
@@ -186,6 +188,7 @@ class Workshop:
 
     def _residual(self, recipe: Recipe) -> ResidualMap:
         """What the documents' map leaves; recipes that differ in the neighbours' weights alone share it."""
+        assert recipe.memory is not None
         key = replace(recipe, centring="documents", offset=1.0, memory=Memory(1, 1.0, 1.0))
         if recipe.family == "distilled":
             key = replace(recipe, memory=key.memory)
@@ -193,8 +196,16 @@ class Workshop:
             plain = replace(key, memory=None)
             documents = self._base(plain) if recipe.family == "distilled" else self.make(plain)
             source, target, unit = self.pairs.source, self._target(recipe), self.pairs.unit
-            self._residuals[key] = fit_residual(documents, source, target, normalise=unit)
-        return self._residuals[key]
+            fitted = fit_residual(documents, source, target, normalise=unit)
+            self._residuals[key] = fitted.ordered(source, self.pairs.target, seed=self._seed)
+        shared, memory = self._residuals[key], recipe.memory
+        return replace(
+            shared,
+            neighbours=memory.neighbours,
+            temperature=memory.temperature,
+            weight=memory.weight,
+            ordering=shared.ordering.scaled(memory.order) if shared.ordering is not None and memory.order else None,
+        )
 
     def _distil(self, recipe: Recipe) -> LinearMap:
         """The linear map of a recipe, taught to rank as the new model does; a tenth of the lessons choose the round."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError, StoreError
 from .ivf import IvfIndex, build_ivf
+from .ordering import Ordering, fit_ordering
 from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .search import best, blocks
 from .values import CodedValues, add_values, encode_values
@@ -47,6 +48,7 @@ class ResidualMap:
     normalise: bool = True
     index: IvfIndex | None = None
     coded: CodedValues | None = None
+    ordering: Ordering | None = None
 
     @property
     def source_dim(self) -> int:
@@ -70,6 +72,8 @@ class ResidualMap:
             add_values(
                 values, rows, scores, mapped[start:stop], temperature=self.temperature, weight=self.weight
             )  # fmt: skip
+            if self.ordering is not None:
+                self.ordering.turn(rows, scores, mapped[start:stop])
         return normalise_rows(mapped) if self.normalise else mapped
 
     def _nearest(self, probes: Float32) -> tuple[NDArray[np.int32], Float32]:
@@ -85,6 +89,8 @@ class ResidualMap:
             own |= with_prefix("index", self.index.arrays())
         if self.coded is not None:
             own |= with_prefix("coded", self.coded.arrays())
+        if self.ordering is not None:
+            own |= with_prefix("ordering", self.ordering.arrays())
         return own | with_prefix("base", self.base.arrays())
 
     def settings(self) -> dict[str, JSON]:
@@ -94,6 +100,7 @@ class ResidualMap:
             "temperature": self.temperature,
             "weight": self.weight,
             "normalise": self.normalise,
+            "ordering": None if self.ordering is None else self.ordering.settings(),
         }
 
     @classmethod
@@ -105,6 +112,7 @@ class ResidualMap:
         index = IvfIndex.restore(described) if described else None
         rounded = without_prefix("coded", arrays)
         coded = CodedValues(rounded["codes"], rounded["units"]) if rounded else None
+        ordered = cast("dict[str, JSON] | None", settings.get("ordering"))  # earlier versions had none
         keys, values = arrays["keys"], arrays["values"]
         counts = len(values if coded is None else coded), len(keys if index is None else index)
         if counts[0] != counts[1]:
@@ -120,11 +128,20 @@ class ResidualMap:
             normalise=bool(settings["normalise"]),
             index=index,
             coded=coded,
+            ordering=Ordering.restore(without_prefix("ordering", arrays), ordered) if ordered else None,
         )
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> ResidualMap:
         """The same residuals under another base and centre: query-side centring shares the documents' bank."""
         return replace(self, base=unnormalised(base), centre=np.asarray(centre, np.float32))
+
+    def ordered(self, source: Float32, target: Float32, *, seed: int = 0) -> ResidualMap:
+        """The same map, which then turns what it maps by the pairs it was fitted on (ordering.py), before `indexed`.
+
+        target (n, target_dim) is the pairs' other side as the index holds it, also where residuals were fitted to
+        another.
+        """
+        return replace(self, ordering=fit_ordering(self.base, self.keys, source, target, seed=seed))
 
     def indexed(self) -> ResidualMap:
         """The same map, its keys in an index and values in bytes unless they are few; the same for the same pairs."""
@@ -132,7 +149,8 @@ class ResidualMap:
             return self
         index, order = build_ivf(self.keys)
         coded = encode_values(self.values[order])
-        return replace(self, keys=self.keys[:0], values=self.values[:0], index=index, coded=coded)
+        ordering = None if self.ordering is None else self.ordering.encoded(order)
+        return replace(self, keys=self.keys[:0], values=self.values[:0], index=index, coded=coded, ordering=ordering)
 
     def grown(self, source: Float32, target: Float32, mean: NDArray[Any], documents: Map | None = None) -> ResidualMap:
         """The map with more pairs source (n, source_dim), target (n, target_dim) in its bank.
@@ -142,10 +160,11 @@ class ResidualMap:
         """
         raw = self.base if documents is None else unnormalised(documents)
         keys, values = _bank(raw, source, target, mean)
+        ordering = None if self.ordering is None else self.ordering.grown(target)
         if self.index is not None and self.coded is not None:
-            return replace(self, coded=self.coded.joined(values), index=self.index.extended(keys))
+            return replace(self, coded=self.coded.joined(values), index=self.index.extended(keys), ordering=ordering)
         joined = np.concatenate([self.values, values])
-        return replace(self, keys=np.concatenate([self.keys, keys]), values=joined).indexed()
+        return replace(self, keys=np.concatenate([self.keys, keys]), values=joined, ordering=ordering).indexed()
 
 
 def fit_residual(

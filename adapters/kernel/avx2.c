@@ -31,7 +31,9 @@ static inline __attribute__((always_inline)) void sum_block(const uint8_t *codes
 #define SEARCH search_avx2
 #define EXPERTS experts_avx2
 #define ADD add_avx2
+#define ORDER order_avx2
 #include "search.inc"
 #include "experts.inc"
 #include "add.inc"
+#include "order.inc"
 #endif

@@ -9,27 +9,29 @@
 static Search *search = search_plain;
 static Correct *correct = experts_plain;
 static Add *add = add_plain;
+static Order *order = order_plain;
 static const char *instructions = "plain";
 
-static int use(Search *own_search, Correct *own_correct, Add *own_add, const char *name) {
+static int use(Search *own_search, Correct *own_correct, Add *own_add, Order *own_order, const char *name) {
   search = own_search;
   correct = own_correct;
   add = own_add;
+  order = own_order;
   instructions = name;
   return 1;
 }
 
 /* Take the functions of these instructions, if this processor has them. */
 static int take(const char *name) {
-  if (strcmp(name, "plain") == 0) return use(search_plain, experts_plain, add_plain, "plain");
+  if (strcmp(name, "plain") == 0) return use(search_plain, experts_plain, add_plain, order_plain, "plain");
 #ifdef __x86_64__
   __builtin_cpu_init();
   int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   int vnni = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vnni");
-  if (avx2 && strcmp(name, "avx2") == 0) return use(search_avx2, experts_avx2, add_avx2, "avx2");
-  if (vnni && strcmp(name, "vnni") == 0) return use(search_vnni, experts_vnni, add_vnni, "vnni");
+  if (avx2 && strcmp(name, "avx2") == 0) return use(search_avx2, experts_avx2, add_avx2, order_avx2, "avx2");
+  if (vnni && strcmp(name, "vnni") == 0) return use(search_vnni, experts_vnni, add_vnni, order_vnni, "vnni");
 #endif
   return 0;
 }
@@ -148,6 +150,37 @@ static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t argum
   return result;
 }
 
+/* order(rows, scores, targets, units, out, count, top, dim, spread, ridge) */
+static PyObject *py_order(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+  (void)self;
+  enum { FOUND, FOUND_SCORES, TARGETS, UNITS, TURNED, ORDER_BUFFERS };
+  if (arguments != ORDER_BUFFERS + 5) {
+    PyErr_SetString(PyExc_TypeError, "order takes five arrays, three sizes, a spread and a ridge");
+    return NULL;
+  }
+  size_t count = PyLong_AsSize_t(given[5]), top = PyLong_AsSize_t(given[6]), dim = PyLong_AsSize_t(given[7]);
+  double spread = PyFloat_AsDouble(given[8]), ridge = PyFloat_AsDouble(given[9]);
+  if (PyErr_Occurred()) return NULL;
+  Py_buffer held[ORDER_BUFFERS];
+  size_t got = hold(given, ORDER_BUFFERS, TURNED, held);
+  PyObject *result = NULL;
+  if (got == ORDER_BUFFERS) {
+    size_t known = (size_t)held[UNITS].len / sizeof(float);
+    if ((size_t)held[FOUND].len != count * top * sizeof(int32_t) || held[FOUND_SCORES].len != held[FOUND].len ||
+        (size_t)held[TARGETS].len != known * dim || (size_t)held[TURNED].len != count * dim * sizeof(float) || top == 0)
+      PyErr_SetString(PyExc_ValueError, "order: the sizes of its arrays do not agree");
+    else if (order(held[FOUND].buf, held[FOUND_SCORES].buf, count, top, held[TARGETS].buf, held[UNITS].buf, known, dim,
+                   (float)spread, (float)ridge, held[TURNED].buf) < 0)
+      PyErr_NoMemory();
+    else {
+      result = Py_None;
+      Py_IncRef(result);
+    }
+  }
+  let_go(held, got);
+  return result;
+}
+
 enum { EXPERT_CODES, SCALES, OFFSETS, GIVEN, EXPERT_SCORES, OUT, EXPERT_BUFFERS };
 
 static PyObject *run_experts(const Py_buffer *held, Experts experts, size_t count, size_t active, float temperature) {
@@ -203,6 +236,7 @@ static PyObject *py_correct(PyObject *self, PyObject *const *given, Py_ssize_t a
 static PyMethodDef functions[] = {
     {"search", (PyCFunction)(void (*)(void))py_search, METH_FASTCALL, "Rows and scores of the nearest keys."},
     {"add", (PyCFunction)(void (*)(void))py_add, METH_FASTCALL, "Add the gated values of the rows found."},
+    {"order", (PyCFunction)(void (*)(void))py_order, METH_FASTCALL, "Turn mapped queries by the rows found."},
     {"correct", (PyCFunction)(void (*)(void))py_correct, METH_FASTCALL, "Add what local experts correct."},
     {"instructions", py_instructions, METH_VARARGS, "The instructions in use, after taking those named."},
     {NULL, NULL, 0, NULL}};

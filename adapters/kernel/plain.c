@@ -17,6 +17,8 @@ static inline __attribute__((always_inline)) void sum_block(const uint8_t *codes
 #define SEARCH search_plain
 #define EXPERTS experts_plain
 #define ADD add_plain
+#define ORDER order_plain
 #include "search.inc"
 #include "experts.inc"
 #include "add.inc"
+#include "order.inc"

@@ -50,4 +50,10 @@ typedef void Add(const int32_t *rows, const float *scores, size_t count, size_t 
                  const float *units, size_t known, size_t dim, float temperature, float weight, float *out);
 Add add_plain, add_avx2, add_vnni;
 
+/* Turn out (count, dim) by the values (known, dim) in units (known,) of the rows found (count, top), so that their
+ * products come nearer to spread * scores. The return value is 0, or -1 for want of memory. */
+typedef int Order(const int32_t *rows, const float *scores, size_t count, size_t top, const int8_t *values,
+                  const float *units, size_t known, size_t dim, float spread, float ridge, float *out);
+Order order_plain, order_avx2, order_vnni;
+
 #endif

@@ -76,7 +76,9 @@ static inline size_t take_block(const int16_t *scores, const int32_t *rows, int1
 #define SEARCH search_vnni
 #define EXPERTS experts_vnni
 #define ADD add_vnni
+#define ORDER order_vnni
 #include "search.inc"
 #include "experts.inc"
 #include "add.inc"
+#include "order.inc"
 #endif

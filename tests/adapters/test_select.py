@@ -10,7 +10,7 @@ import pytest
 
 from crossfade.adapters import candidates
 from crossfade.adapters.base import Adapter, Float32, PairsError
-from crossfade.adapters.candidates import Candidate, select_recipe
+from crossfade.adapters.candidates import Candidate, memory_for, select_recipe
 from crossfade.adapters.dataset import read_dataset
 from crossfade.adapters.evaluate import STATUS_QUO, evaluate, load_judged
 from crossfade.adapters.pairs import Pairs, make_pairs
@@ -214,12 +214,12 @@ def test_vectors_of_other_lengths_than_one_are_not_whitened() -> None:
     assert not {"coherence", "whitened"} & {one.recipe.family for one in found.table}
 
 
-def test_a_residual_weighs_at_most_six_tenths_of_the_share_that_is_paired() -> None:
+def test_a_residual_weighs_by_the_share_that_is_paired() -> None:
     pairs, queries = some_pairs(), some_queries()
-    for share, heaviest in ((0.2, None), (0.5, 0.3), (None, 1.0)):
+    assert memory_for(1.0, unit=False) == Memory(16, 0.05, 0.4, 0.0)
+    for share, weight, order in ((0.2, 0.16, 0.52), (0.5, 0.25, 0.7), (None, 0.19, 0.58)):
         found = select_recipe(make_trials(pairs, queries=queries, share=share), method="residual")
-        weights = {one.recipe.memory.weight for one in found.table if one.recipe.memory is not None}
-        assert max(weights, default=None) == heaviest
+        assert {one.recipe.memory for one in found.table} == {None, Memory(16, 0.05, weight, order)}
 
 
 @pytest.mark.parametrize(("count", "tried"), [(20, True), (30, False)])

@@ -32,12 +32,14 @@ from crossfade.adapters.candidates import METHODS, select_recipe
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
 from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher
+from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import Pairs, make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
 from crossfade.adapters.search import search_exact
 from crossfade.adapters.select import served
 from crossfade.adapters.trial import make_trials
 from crossfade.adapters.vectors import unit_rows
+from crossfade.proxy.verdicts import WORTH
 from tests.bench.quality_report import read_parts, write_report
 from tests.bench.quality_required import Planned
 
@@ -45,9 +47,16 @@ ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CROSSFADE_DATA", ROOT.parent / "shared" / "data"))
 PARTS = ROOT / "build" / "quality-parts"
 MOST_PAIRS = 8_000
+MOST_TESTED = 500  # queries of a collection
 NAMED = ("scifact", "msmarco-dl", "cranfield", "med")
-FADED = (("minilm-l6", "e5-small"), ("wordllama", "minilm-l6"))
+UPGRADES = (
+    ("minilm-l6", "e5-small"),
+    ("e5-small", "minilm-l6"),
+    ("wordllama", "minilm-l6"),
+    ("use-m3", "minilm-l6"),
+)
 MIGRATED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+LEGACY = "crossfade, legacy-encoded"
 CURVE = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
 
 
@@ -96,7 +105,7 @@ def cases(seeds: int, quick: bool) -> Iterator[Case]:
 
 def _tier(case: Case) -> int:
     """0: named collections; 1: the mixed corpus and half-migrated ones; 2: the rest; 3: curves."""
-    named = case.collection in NAMED and (case.old, case.new) == FADED[0]
+    named = case.collection in NAMED and (case.old, case.new) == UPGRADES[0]
     if case.kind == "families":
         return 0 if named else 1 if case.collection == "hetero" else 2
     return 3 if case.kind == "curve" else 1 if case.collection in ("scifact", "cranfield", "msmarco-dl") else 2
@@ -112,18 +121,17 @@ def _cases_of(seed: int, quick: bool) -> Iterator[Case]:
             yield Case("families", collection, old, new, 8_000, seed)
         elif not quick and collection in ("scifact", "msmarco-dl") and new == "e5-small":
             yield from (Case("curve", collection, old, new, pairs, seed) for pairs in CURVE if pairs <= 0.8 * size)
-        if not quick and collection != "hetero" and (old, new) in FADED:
+        if not quick and collection != "hetero":
             yield Case("migration", collection, old, new, round(0.1 * size), seed)
 
 
 def model_pairs(quick: bool) -> Iterator[tuple[str, str, str]]:
     """Collections of the data folder with the upgrades that their vectors allow."""
-    wanted = [("minilm-l6", "e5-small"), ("e5-small", "minilm-l6"), ("wordllama", "minilm-l6"), ("use-m3", "minilm-l6")]
     for folder in sorted(path for path in DATA.iterdir() if (path / "README.md").is_file()):
         if quick and folder.name not in ("cranfield", "med", "mtrag"):
             continue
         known = ["minilm-l6", "e5-small"] if folder.name == "hetero" else models_of(folder)
-        for old, new in wanted if not quick else wanted[:1]:
+        for old, new in UPGRADES if not quick else UPGRADES[:1]:
             if old in known and new in known and not (folder.name == "hetero" and quick):
                 yield folder.name, old, new
 
@@ -169,6 +177,12 @@ def measure_families(case: Case) -> list[dict[str, Any]]:
 
 def split(case: Case, dataset: Dataset) -> tuple[Judged, Float32, NDArray[np.int64]]:
     """The judged half, the observed half's vectors and the documents' order, by the case's seed."""
+    tested, seen, documents = halves(case, dataset)
+    return load_judged(dataset, case.old, case.new, tested), unit_rows(dataset.queries(case.new)[seen]), documents
+
+
+def halves(case: Case, dataset: Dataset) -> tuple[list[int], list[int], NDArray[np.int64]]:
+    """Rows of the queries to test and to observe, of each member of a joined corpus half, and the documents' order."""
     rng = np.random.default_rng(case.seed)
     tested: list[int] = []
     seen: list[int] = []
@@ -176,11 +190,10 @@ def split(case: Case, dataset: Dataset) -> tuple[Judged, Float32, NDArray[np.int
     for group in dict.fromkeys(dataset.groups):
         rows = rng.permutation(np.flatnonzero(groups == group))
         half = len(rows) // 2
-        most = 100 if case.collection == "hetero" else 500
+        most = 100 if case.collection == "hetero" else MOST_TESTED
         tested.extend(rows[:half][:most].tolist())
         seen.extend(rows[half:].tolist())
-    judged = load_judged(dataset, case.old, case.new, tested)
-    return judged, unit_rows(dataset.queries(case.new)[seen]), rng.permutation(len(dataset.document_ids))
+    return tested, seen, rng.permutation(len(dataset.document_ids))
 
 
 def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> tuple[dict[str, Map], dict[str, str]]:
@@ -214,10 +227,13 @@ def with_values(row: Row, values: NDArray[np.float64], judged: Judged, seed: int
 def measure_migration(case: Case) -> list[dict[str, Any]]:
     """Adapt only, and both indexes together with adapted or blended queries, by the share migrated.
 
-    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone.
+    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone. "by a verdict"
+    is what `auto` does that follows a probe (proxy/strategies.py): the judgements of the observed half choose.
     """
     dataset = dataset_of(case.collection, case.old, case.new)
-    judged, observed, documents = split(case, dataset)
+    tested, seen, documents = halves(case, dataset)
+    judged, probed = (load_judged(dataset, case.old, case.new, rows) for rows in (tested, seen[:MOST_TESTED]))
+    observed = unit_rows(dataset.queries(case.new)[seen])
     mean = observed.mean(axis=0, dtype=np.float64)
     fixed = {
         "status quo": search_exact(judged.old_queries, judged.old_documents, 100)[0],
@@ -230,16 +246,10 @@ def measure_migration(case: Case) -> list[dict[str, Any]]:
         share = len(known) / len(documents)
         trials = make_trials(pairs, queries=observed, query_mean=mean, share=share, seed=case.seed)
         recipe = select_recipe(trials, method="residual", count=len(pairs), seed=case.seed).winner.recipe
-        adapted = Workshop(pairs, mean, seed=case.seed).make(recipe).apply(judged.new_queries)
-        half = HalfMigrated(judged, documents[: round(migrated * len(documents))], known)
-        legacy = blend_queries(judged.old_queries, adapted, migrated)
-        rankings = fixed | {
-            "adapt": search_exact(adapted, judged.old_documents, 100)[0],
-            "crossfade": half.rank(adapted),
-            "crossfade, true scores alone": half.rank(adapted, trust=1.0),
-            "crossfade, legacy-encoded": half.rank(legacy),
-            "crossfade, legacy-encoded alone": half.rank(judged.old_queries),
-        }
+        fitted = Workshop(pairs, mean, seed=case.seed).make(recipe)
+        done = documents[: round(migrated * len(documents))]
+        ways = HalfMigrated(judged, done, known).ways(fitted, migrated)
+        rankings = fixed | ways | steered(ways, HalfMigrated(probed, done, known).ways(fitted, migrated), probed)
         evaluation = measure(judged, rankings, pairs=len(known), share=share, migrated=migrated)
         rows += [
             with_values(row, evaluation.values[row.method], judged, case.seed)
@@ -247,6 +257,17 @@ def measure_migration(case: Case) -> list[dict[str, Any]]:
             for row in evaluation.rows
         ]
     return rows
+
+
+def steered(
+    ways: dict[str, NDArray[np.int64]], probed_ways: dict[str, NDArray[np.int64]], probed: Judged
+) -> dict[str, NDArray[np.int64]]:
+    """Of the ways' rankings those that `auto` would take after a probe's: for queries as vectors, and for texts."""
+    found = {name: float(ndcg_at(ranking, probed.judgements).mean()) for name, ranking in probed_ways.items()}
+    alone = found["adapt"] - found["crossfade"] > WORTH
+    old = found[LEGACY] - found["crossfade"] > WORTH
+    vectors = "adapt" if alone else "crossfade"
+    return {"by a verdict": ways[vectors], "by a verdict, texts": ways[LEGACY if old else vectors]}
 
 
 @dataclass(frozen=True)
@@ -260,6 +281,18 @@ class HalfMigrated:
     judged: Judged
     done: NDArray[np.int64]
     known: NDArray[np.int64]
+
+    def ways(self, fitted: Map, migrated: float) -> dict[str, NDArray[np.int64]]:
+        """Rankings (n, 100) by each way of asking."""
+        judged = self.judged
+        adapted = fitted.apply(judged.new_queries)
+        return {
+            "adapt": search_exact(adapted, judged.old_documents, 100)[0],
+            "crossfade": self.rank(adapted),
+            "crossfade, true scores alone": self.rank(adapted, trust=1.0),
+            LEGACY: self.rank(blend_queries(judged.old_queries, adapted, migrated)),
+            "crossfade, legacy-encoded alone": self.rank(judged.old_queries),
+        }
 
     def rank(self, asked: Float32, *, trust: float = TRUST) -> NDArray[np.int64]:
         """The best 100 documents (n, 100) for the judged queries, asked (n, old_dim) in the old space."""

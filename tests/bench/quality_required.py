@@ -194,19 +194,26 @@ def _migration(rows: Rows, planned: int) -> Iterator[Line]:
     cases = len({key[:3] for key in fits})
     whole = cases >= planned
     part = f"{cases} of {planned} cases measured"
-    against = {key: fit.apart("crossfade", "adapt", fit.seeds("adapt", "crossfade")) for key, fit in fits.items()}
+    against = _gaps(fits, "crossfade", ("adapt",))
     yield _worst("half migrated, below 100 %: crossfade against adapt", against, few, part, whole)
     late = [gap[0] for key, gap in against.items() if key[3] in SHARES[2:]]
     told = f"{np.mean(late):+.3f} ({part})"
     reached = float(np.mean(late)) >= 0.02 if whole else None
     yield Line("the same, mean from 50 to 90 % migrated", "≥ +.02", told, few, reached)
-    better = {}
-    for key, fit in fits.items():
-        seeds = fit.seeds("adapt", "status quo")
-        reference = max(("adapt", "status quo"), key=lambda one: fit.mean(one, seeds))  # called at once
-        better[key] = fit.apart("crossfade, legacy-encoded", reference, seeds)
+    better = _gaps(fits, "crossfade, legacy-encoded", ("adapt", "status quo"))
     yield _worst(
         "half migrated, below 100 %: legacy-encoded queries against the better of both", better, few, part, whole
+    )
+    yield _worst(
+        "the same after a probe with judged queries, as vectors: against adapt",
+        _gaps(fits, "by a verdict", ("adapt",)),
+        few,
+        part,
+        whole,
+    )
+    both = ("adapt", "status quo")
+    yield _worst(
+        "the same, as texts: against the better of both", _gaps(fits, "by a verdict, texts", both), few, part, whole
     )
     strong = {key: fit for key, fit in fits.items() if key[:2] == ("msmarco-dl", "wordllama")}
     gaps = {key[3]: fit.apart("crossfade", "status quo", fit.seeds("crossfade")) for key, fit in strong.items()}
@@ -215,6 +222,16 @@ def _migration(rows: Rows, planned: int) -> Iterator[Line]:
         told = f"{worst[0]:+.3f} ({worst[1]:+.3f} to {worst[2]:+.3f}) at the lowest share"
         what = "msmarco-dl, WordLlama → MiniLM-L6: crossfade against the status quo, from 0 % on"
         yield Line(what, "> 0", told, few, worst[0] > 0)
+
+
+def _gaps(fits: dict[Any, Fit], way: str, references: tuple[str, ...]) -> dict[Any, tuple[float, float, float, float]]:
+    """A way of asking against the best of the references, by case and share; none where it was not measured."""
+    found = {}
+    for key, fit in fits.items():
+        seeds = fit.seeds(way, *references)
+        if seeds:
+            found[key] = fit.apart(way, max(references, key=lambda one: fit.mean(one, seeds)), seeds)  # called at once
+    return found
 
 
 def _worst(what: str, gaps: dict[Any, tuple[float, float, float, float]], seeds: int, part: str, whole: bool) -> Line:
