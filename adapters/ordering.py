@@ -34,6 +34,7 @@ Int32 = NDArray[np.int32]
 RIDGE = 1.0  # .5 and 2 were within .002 nDCG@10 of it
 ASKED = 300  # documents that stand for queries when the spread is measured
 TAIL, FEWEST = 0.02, 20  # of the pairs, whose scores' spread counts
+MOST_SPREAD = 4.0  # .2 to 1 between real models; more is a space whose documents are all alike
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,14 @@ def fit_ordering(base: Map, keys: Float32, source: Float32, target: Float32, *, 
     """
     mean = target.mean(axis=0, dtype=np.float64).astype(np.float32)
     targets = target - mean
+    if len(keys) < 3:
+        return Ordering(targets, mean, 0.0)
     asked = np.random.default_rng(seed).permutation(len(keys))[:ASKED]
     tail = min(len(keys) - 1, max(FEWEST, round(TAIL * len(keys))))
     new = _best(keys[asked] @ keys.T, asked, tail)
     old = _best(unit_rows(base.apply(source[asked])) @ targets.T, asked, tail)
     apart = np.maximum(new.std(axis=1), np.float32(1e-6))
-    return Ordering(targets, mean, float(np.median(old.std(axis=1) / apart)))
+    return Ordering(targets, mean, min(MOST_SPREAD, float(np.median(old.std(axis=1) / apart))))
 
 
 def _best(scores: Float32, own: NDArray[Any], tail: int) -> Float32:

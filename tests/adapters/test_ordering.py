@@ -97,6 +97,15 @@ def test_the_spread_puts_new_scores_on_the_scale_of_old_ones() -> None:
     assert same.spread == pytest.approx(1.0, abs=0.05)  # the same space, but for the mean that targets are less
 
 
+def test_a_space_whose_documents_are_all_alike_turns_little_and_stays_finite() -> None:
+    new, old = make_documents(100)
+    alike = np.tile(new[:1], (100, 1)) + 1e-7 * new
+    assert fit_ordering(fit_linear(alike, old), np.zeros_like(alike), alike, old).spread <= 4.0
+    fitted = fit_residual(fit_linear(alike, old), alike, old).ordered(alike, old)
+    assert np.isfinite(fitted.apply(new)).all()
+    assert fit_ordering(fit_linear(new, old), new[:2], new[:2], old[:2]).spread == 0.0
+
+
 def test_an_ordering_grows_and_is_read_back() -> None:
     new, old = make_documents(700)
     fitted = fit_residual(fit_linear(new, old), new[:300], old[:300]).ordered(new[:300], old[:300])
