@@ -45,21 +45,21 @@ static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
   return PyUnicode_FromString(instructions);
 }
 
-enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, KEYS, NARROW, WHOLE, ROWS, SCORES, BUFFERS };
+enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, KEYS, NARROW, WHOLE, BEST_ROWS, SCORES, BUFFERS };
 enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
 enum { SIZES = 6 }; /* dim, narrow, count, visited, kept, top */
 
 /* Whether the sizes of the buffers agree with each other. */
 static int agree(const Py_buffer *given, const Index *index, const Query *query) {
-  size_t blocks = (size_t)given[BLOCK_ROWS].len / (LANES * sizeof(int32_t));
-  return index->dim > 0 && index->narrow % (2 * GROUP) == 0 && index->narrow > 0 && query->kept > 0 &&
+  size_t blocks = (size_t)given[BLOCK_ROWS].len / (ROWS * sizeof(int32_t));
+  return index->dim > 0 && index->narrow % (2 * GROUP) == 0 && index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 &&
          query->top > 0 && query->visited > 0 &&
-         (size_t)given[CODES].len == blocks * LANES * index->narrow &&
+         (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
          (size_t)index->starts[index->lists] == blocks &&
          (size_t)given[NARROW].len == query->count * index->narrow * sizeof(float) &&
          (size_t)given[WHOLE].len == query->count * index->dim * sizeof(float) &&
          (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow &&
-         (size_t)given[ROWS].len == query->count * query->top * sizeof(int32_t) &&
+         (size_t)given[BEST_ROWS].len == query->count * query->top * sizeof(int32_t) &&
          (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
 }
 
@@ -78,10 +78,10 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
   }
   int done;
   if (query.count <= FEW) { /* over before another thread would have begun */
-    done = search(&index, &query, given[ROWS].buf, given[SCORES].buf);
+    done = search(&index, &query, given[BEST_ROWS].buf, given[SCORES].buf);
   } else {
     Py_BEGIN_ALLOW_THREADS
-    done = search(&index, &query, given[ROWS].buf, given[SCORES].buf);
+    done = search(&index, &query, given[BEST_ROWS].buf, given[SCORES].buf);
     Py_END_ALLOW_THREADS
   }
   if (done < 0) return PyErr_NoMemory();
@@ -111,7 +111,7 @@ static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t co
   double unit = PyFloat_AsDouble(given[BUFFERS + SIZES]);
   if (PyErr_Occurred()) return NULL;
   Py_buffer held[BUFFERS];
-  size_t got = hold(given, BUFFERS, ROWS, held);
+  size_t got = hold(given, BUFFERS, BEST_ROWS, held);
   PyObject *result = NULL;
   if (got == BUFFERS)
     result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .unit = (float)unit},

@@ -5,12 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 16, GROUP = 4 };            /* keys of a block; numbers of a key that lie together */
-enum { MOST = 127, ZERO = 64, SHIFT = 6 }; /* largest code of a query; a key's code of nought; bits that scores lose */
+enum { ROWS = 32 };                        /* keys of a block that is scanned */
+enum { LANES = 16, GROUP = 4 };            /* outputs or lists of a block; numbers of each that lie together */
+enum { MOST = 127, ZERO = 64, SHIFT = 6 }; /* largest code of a query; a list's code of nought; bits its scores lose */
 
-/* What ivf.py packs. codes are [block][narrow / 4][16 keys][4]; rows name the keys of each block, -1 where it is filled
- * up; starts are the first block of each list, and the end; keys (n, dim) are whole rows; centroids are codes of the
- * lists, laid as those of keys. */
+/* What ivf.py packs. codes are [block][narrow / 4][32 keys], two pairs of numbers in each byte; rows name the keys of
+ * each block, -1 where it is filled up; starts are the first block of each list, and the end; keys (n, dim) are whole
+ * rows; centroids are codes of the lists, [block][narrow / 4][16 lists][4]. */
 typedef struct {
   const uint8_t *codes, *centroids;
   const int32_t *rows, *starts;

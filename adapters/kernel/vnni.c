@@ -48,30 +48,24 @@ static inline void sum_block(const uint8_t *codes, size_t groups, const int8_t *
 }
 
 #define SCORES_ROWS
-/* Keys are signed, and one side must not be: 128 is added to theirs, and so 128 times the sum of the probe's. */
-static inline int32_t score_row(const int8_t *key, const int8_t *probe, size_t dim, int32_t sum) {
+/* Keys are signed, and one side must not be: 128 is added to theirs, twice what was added to those of `nought`. */
+static inline int32_t score_row(const int8_t *key, const int8_t *probe, size_t dim, int32_t nought) {
   __m512i total = _mm512_setzero_si512(), above = _mm512_set1_epi8((char)0x80);
   for (size_t place = 0; place < dim; place += 64) {
     __mmask64 real = dim - place < 64 ? ((__mmask64)1 << (dim - place)) - 1 : ~(__mmask64)0;
     __m512i own = _mm512_xor_si512(_mm512_maskz_loadu_epi8(real, key + place), above);
     total = _mm512_dpbusd_epi32(total, own, _mm512_loadu_si512((const void *)(probe + place)));
   }
-  return _mm512_reduce_add_epi32(total) - 128 * sum;
+  return _mm512_reduce_add_epi32(total) - 128 / ZERO * nought;
 }
 
-#define TAKES_BLOCKS
-/* Take the rows of a block that reach a threshold, without a branch on each; those that equal it are few. */
-static inline size_t take_block(const int16_t *scores, const int32_t *rows, int16_t threshold, size_t *equal,
-                                int32_t *taken) {
-  __m256i lanes = _mm256_loadu_si256((const __m256i *)scores), least = _mm256_set1_epi16(threshold);
-  __m512i own = _mm512_loadu_si512((const void *)rows);
-  __mmask16 real = (__mmask16)~_mm512_movepi32_mask(own);
-  __mmask16 same = _mm256_cmpeq_epi16_mask(lanes, least) & real;
-  __mmask16 reach = _mm256_cmpgt_epi16_mask(lanes, least) & real;
-  for (; same != 0 && *equal > 0; same &= (__mmask16)(same - 1), --*equal) reach |= same & (__mmask16)-same;
-  _mm512_storeu_si512((void *)taken, _mm512_maskz_compress_epi32(reach, own));
-  return (size_t)__builtin_popcount(reach);
+#define REACHES
+/* A bit for each of LANES scores that reaches a threshold. */
+static inline uint32_t reaching(const int16_t *scores, int16_t threshold) {
+  return _mm256_cmpge_epi16_mask(_mm256_loadu_si256((const __m256i *)scores), _mm256_set1_epi16(threshold));
 }
+
+#include "shuffle.inc"
 
 #define SEARCH search_vnni
 #define EXPERTS experts_vnni

@@ -101,6 +101,16 @@ def test_an_index_is_the_same_for_the_same_rows_and_comes_back_from_its_arrays()
         np.testing.assert_array_equal(one, other)
 
 
+def test_an_index_of_an_earlier_version_is_brought_up_to_date() -> None:
+    rows, probes = crowd(MANY, 64), crowd(20, 64, seed=3)
+    index, _ = build_ivf(rows)
+    earlier = {name: array for name, array in index.arrays().items() if name != "format"}
+    earlier["basis"] = earlier["basis"][:, :40]
+    earlier["centroids"] = earlier["centroids"][:, :40]
+    for one, other in zip(ivf.IvfIndex.restore(earlier).search(probes, 8), index.search(probes, 8), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_rows_all_alike_and_probes_of_nought_or_nan_are_answered() -> None:
     alike, _ = build_ivf(np.tile(crowd(1, 40), (700, 1)))
     rows, _ = alike.search(crowd(2, 40), 4)
