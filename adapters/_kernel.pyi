@@ -3,7 +3,7 @@
 from typing import Any
 
 def search(
-    codes: Any, block_rows: Any, starts: Any, centroids: Any, keys: Any, narrow: Any, whole: Any,
+    codes: Any, block_rows: Any, starts: Any, centroids: Any, directions: Any, keys: Any, probes: Any,
     rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int, unit: float, /,
 ) -> None:  # fmt: skip
     """Write the rows found and their scores. Raises ValueError where sizes do not agree."""

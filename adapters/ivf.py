@@ -48,8 +48,7 @@ class IvfIndex:
 
     @cached_property
     def packed(self) -> Packed:
-        rows: Float32 = self.keys.astype(np.float32) * self.unit
-        return pack(rows @ self.basis, self.centroids)
+        return pack(self.keys.astype(np.float32) * self.unit, self.basis, self.centroids)
 
     @cached_property
     def visited(self) -> int:
@@ -59,27 +58,17 @@ class IvfIndex:
         return min(lists, int(np.ceil(lists * wanted / max(rows, 1))))
 
     def search(self, probes: Float32, top: int) -> tuple[Int32, Float32]:
-        """Rows and cosines (n, top), best first, for unit probes (n, dim); row -1 where fewer were found."""
+        """Rows and cosines (n, top), best first, for probes (n, dim) of any length; row -1 where fewer were found."""
         probes = np.ascontiguousarray(probes, np.float32)
-        narrow: Float32 = probes @ self.basis
         if compiled is None:
-            return self._search_numpy(probes, narrow, top)
+            return self._search_numpy(probes, top)
         count, packed = len(probes), self.packed
         rows, scores = np.empty((count, top), np.int32), np.empty((count, top), np.float32)
         compiled.search(
-            *(packed.codes, packed.rows, packed.starts, packed.centroids, self.keys, narrow, probes),
-            *(
-                rows,
-                scores,
-                probes.shape[1],
-                narrow.shape[1],
-                count,
-                self.visited,
-                max(KEPT, top),
-                top,
-                float(self.unit[0]),
-            ),
-        )
+            packed.codes, packed.rows, packed.starts, packed.centroids, packed.directions, self.keys, probes,
+            rows, scores, probes.shape[1], self.basis.shape[1], count, self.visited, max(KEPT, top), top,
+            float(self.unit[0]),
+        )  # fmt: skip
         return rows, scores
 
     def extended(self, rows: Float32) -> IvfIndex:
@@ -103,9 +92,12 @@ class IvfIndex:
     def _plain(self) -> tuple[Float32, Int64]:
         return unpack(self.packed)
 
-    def _search_numpy(self, probes: Float32, narrow: Float32, top: int) -> tuple[Int32, Float32]:
+    def _search_numpy(self, probes: Float32, top: int) -> tuple[Int32, Float32]:
         """What the kernel does, in as few products as numpy can; equal codes at the border may be kept otherwise."""
         codes, members = self._plain
+        most = np.maximum(np.abs(probes).max(axis=1, keepdims=True), np.float32(1e-30))
+        whole = np.rint(probes * (np.float32(MOST) / most))
+        narrow: Float32 = whole @ self.packed.rounded
         scores = whole_numbers(narrow) @ codes.T
         if self.visited < len(self.centroids):
             scale = np.float32(MOST) / np.maximum(np.abs(narrow).max(axis=1, keepdims=True), np.float32(1e-30))
@@ -114,16 +106,15 @@ class IvfIndex:
             border = np.partition(lists, -self.visited, axis=1)[:, -self.visited, None]
             scores[~(lists >= border)[:, members]] = -np.inf
         kept, reached = best(scores, max(KEPT, top))
-        most = np.maximum(np.abs(probes).max(axis=1, keepdims=True), np.float32(1e-30))
-        whole = np.rint(probes * (np.float32(MOST) / most)).astype(np.float64)
-        exact = np.matmul(self.keys[kept].astype(np.float64), whole[:, :, None])[:, :, 0]
+        exact = np.matmul(self.keys[kept].astype(np.float64), whole[:, :, None].astype(np.float64))[:, :, 0]
         exact[reached == -np.inf] = -np.inf
         order = np.lexsort((kept, -exact))[:, :top]
         rows, cosines = np.take_along_axis(kept, order, axis=1), np.take_along_axis(exact, order, axis=1)
         rows, cosines = _widen(rows, top, -1), _widen(cosines, top, -np.inf)
         missing = cosines == -np.inf
+        lengths = np.maximum(np.sqrt(np.einsum("nd,nd->n", probes, probes)), np.float32(1e-15))[:, None]
         return np.where(missing, -1, rows).astype(np.int32), np.where(
-            missing, 0, cosines * (self.unit[0] * most / MOST)
+            missing, 0, cosines * (self.unit[0] * most / MOST / lengths)
         ).astype(np.float32)
 
 

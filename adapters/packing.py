@@ -30,16 +30,21 @@ LANES, GROUP = 16, 4  # centroids of a block, numbers of a centroid that lie tog
 class Packed:
     """Codes as the kernel reads them: codes (blocks, narrow / 4, ROWS) with four numbers in a byte, rows
     (blocks * ROWS,), -1 where a list's last block is filled up, starts (lists + 1,) the first block of each list,
-    centroids as codes of 7 bits (blocks, narrow / GROUP, LANES, GROUP)."""
+    centroids as codes of 7 bits (blocks, narrow / GROUP, LANES, GROUP), and so directions, which are rounded to whole
+    numbers (dim, narrow) first."""
 
     codes: NDArray[np.uint8]
     centroids: NDArray[np.uint8]
     rows: Int32
     starts: Int32
+    rounded: Float32
+    directions: NDArray[np.uint8]
 
 
-def pack(narrow: Float32, centroids: Float32) -> Packed:
-    """Lay narrowed rows (n, narrow) out by the nearest of centroids (lists, narrow)."""
+def pack(keys: Float32, basis: Float32, centroids: Float32) -> Packed:
+    """Lay rows (n, dim) out by the nearest of centroids (lists, narrow), narrowed on basis (dim, narrow)."""
+    rounded: Float32 = np.rint(basis * np.float32((ZERO - 1) / max(float(np.abs(basis).max()), 1e-30)))
+    narrow = keys @ rounded
     lists = len(centroids)
     members = nearest_lists(narrow, centroids)
     sizes = np.bincount(members, minlength=lists)
@@ -51,7 +56,11 @@ def pack(narrow: Float32, centroids: Float32) -> Packed:
     rows[places] = order
     laid = np.zeros((len(rows), narrow.shape[1]), np.uint8)
     laid[places] = levels(narrow)[order]
-    return Packed(_lay(laid), _lay_centroids(encode_centroids(centroids)), rows, starts)
+    wide = -(-len(basis) // (2 * GROUP)) * 2 * GROUP
+    directions = np.full((basis.shape[1], wide), ZERO, np.float32)
+    directions[:, : len(basis)] += rounded.T
+    laid_centroids = _lay_products(encode_centroids(centroids))
+    return Packed(_lay(laid), laid_centroids, rows, starts, rounded, _lay_products(directions))
 
 
 def nearest_lists(narrow: Float32, centroids: Float32) -> Int64:
@@ -91,7 +100,8 @@ def _lay(laid: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(halves).reshape(len(halves), joined.shape[1], ROWS)
 
 
-def _lay_centroids(codes: Float32) -> NDArray[np.uint8]:
+def _lay_products(codes: Float32) -> NDArray[np.uint8]:
+    """Codes (n, numbers) in blocks of LANES rows, GROUP numbers of each together, for products of bytes."""
     laid = np.full((-(-len(codes) // LANES) * LANES, codes.shape[1]), ZERO, np.uint8)
     laid[: len(codes)] = codes
     return np.ascontiguousarray(laid.reshape(-1, LANES, codes.shape[1] // GROUP, GROUP).transpose(0, 2, 1, 3))

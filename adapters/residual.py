@@ -65,7 +65,7 @@ class ResidualMap:
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
         mapped = self.base.apply(vectors)
-        probes = normalise_rows(vectors - self.centre)
+        probes: Float32 = vectors - self.centre
         values = self.values if self.coded is None else self.coded
         for start, stop in blocks(len(probes), len(self)):
             rows, scores = self._nearest(probes[start:stop])
@@ -77,10 +77,10 @@ class ResidualMap:
         return normalise_rows(mapped) if self.normalise else mapped
 
     def _nearest(self, probes: Float32) -> tuple[NDArray[np.int32], Float32]:
-        """Rows and cosines of the nearest keys (n, neighbours) for unit probes (n, source_dim), nearest first."""
+        """Rows and cosines of the nearest keys (n, neighbours) for probes (n, source_dim), nearest first."""
         if self.index is not None:
             return self.index.search(probes, self.neighbours)
-        rows, scores = best(probes @ self.keys.T, self.neighbours)
+        rows, scores = best(normalise_rows(probes) @ self.keys.T, self.neighbours)
         return rows.astype(np.int32), np.ascontiguousarray(scores, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -45,19 +45,19 @@ static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
   return PyUnicode_FromString(instructions);
 }
 
-enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, KEYS, NARROW, WHOLE, BEST_ROWS, SCORES, BUFFERS };
+enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, DIRECTIONS, KEYS, PROBES, BEST_ROWS, SCORES, BUFFERS };
 enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
 enum { SIZES = 6 }; /* dim, narrow, count, visited, kept, top */
 
 /* Whether the sizes of the buffers agree with each other. */
 static int agree(const Py_buffer *given, const Index *index, const Query *query) {
   size_t blocks = (size_t)given[BLOCK_ROWS].len / (ROWS * sizeof(int32_t));
-  return index->dim > 0 && index->narrow % (2 * GROUP) == 0 && index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 &&
+  return index->dim > 0 && index->narrow % LANES == 0 && index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 &&
          query->top > 0 && query->visited > 0 &&
          (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
          (size_t)index->starts[index->lists] == blocks &&
-         (size_t)given[NARROW].len == query->count * index->narrow * sizeof(float) &&
-         (size_t)given[WHOLE].len == query->count * index->dim * sizeof(float) &&
+         (size_t)given[DIRECTIONS].len == index->narrow * index->wide &&
+         (size_t)given[PROBES].len == query->count * index->dim * sizeof(float) &&
          (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow &&
          (size_t)given[BEST_ROWS].len == query->count * query->top * sizeof(int32_t) &&
          (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
@@ -69,8 +69,9 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
   index.starts = given[STARTS].buf;
   index.keys = given[KEYS].buf;
   index.lists = (size_t)given[STARTS].len / sizeof(int32_t) - 1;
-  query.narrow = given[NARROW].buf;
-  query.whole = given[WHOLE].buf;
+  index.wide = (index.dim + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
+  index.directions = given[DIRECTIONS].buf;
+  query.probes = given[PROBES].buf;
   index.centroids = given[CENTROIDS].buf;
   if (!agree(given, &index, &query)) {
     PyErr_SetString(PyExc_ValueError, "search: the sizes of its arrays do not agree");

@@ -11,19 +11,20 @@ enum { MOST = 127, ZERO = 64, SHIFT = 6 }; /* largest code of a query; a list's 
 
 /* What ivf.py packs. codes are [block][narrow / 4][32 keys], two pairs of numbers in each byte; rows name the keys of
  * each block, -1 where it is filled up; starts are the first block of each list, and the end; keys (n, dim) are whole
- * rows; centroids are codes of the lists, [block][narrow / 4][16 lists][4]. */
+ * rows; centroids are codes of the lists, [block][narrow / 4][16 lists][4]; directions are those on which a query is narrowed, [block][wide / 4][16][4],
+ * where wide is dim up to a multiple of two GROUPs. */
 typedef struct {
-  const uint8_t *codes, *centroids;
+  const uint8_t *codes, *centroids, *directions;
   const int32_t *rows, *starts;
   const int8_t *keys;
-  size_t lists, narrow, dim;
+  size_t lists, narrow, wide, dim;
   float unit; /* of keys */
 } Index;
 
-/* What is asked: narrowed (count, narrow) and whole (count, dim) probes, how many of the best lists are visited, and
- * how many candidates are kept by code, then by key. */
+/* What is asked: probes (count, dim) of any length, how many of the best lists are visited, and how many candidates are
+ * kept by code, then by key. */
 typedef struct {
-  const float *narrow, *whole;
+  const float *probes;
   size_t count, visited, kept, top;
 } Query;
 
