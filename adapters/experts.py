@@ -53,8 +53,12 @@ class CodedExperts:
     @classmethod
     def restore(cls, arrays: Arrays) -> CodedExperts:
         experts = cls(arrays["codes"], arrays["scales"], arrays["offsets"])
-        _ = experts._packed if compiled is not None else experts._deltas  # now, and not in the first request
+        experts.prepare()
         return experts
+
+    def prepare(self) -> None:
+        """Lay the codes out now, and not in the first request."""
+        _ = self._packed if compiled is not None else self._deltas
 
     @cached_property
     def _packed(self) -> tuple[NDArray[np.uint8], Float32]:

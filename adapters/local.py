@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.linalg import solve
 from .base import JSON, Arrays, Float32, Map, PairsError
 from .experts import CodedExperts, encode_experts
 from .registry import describe_map, restore_map, with_prefix, without_prefix
+from .rounded import RoundedLinear, rounded
 from .search import best
 from .vectors import normalise_rows, unit_rows, unnormalised
 
@@ -61,10 +63,15 @@ class LocalMap:
     def target_dim(self) -> int:
         return self.base.target_dim
 
+    @cached_property
+    def _rounded(self) -> RoundedLinear | None:
+        """The base map in bytes, where what corrects it is in bytes and it can be."""
+        return rounded(self.base, self.centre) if self.coded is not None else None
+
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
-        mapped = self.base.apply(vectors)
         centred: Float32 = vectors - self.centre
+        mapped = self.base.apply(vectors) if self._rounded is None else self._rounded.apply(centred)
         if self.coded is not None:
             scores: Float32 = centred @ self.routes.T
             self.coded.add(centred, scores, self.active, self.temperature, mapped)
@@ -126,7 +133,7 @@ class LocalMap:
     @classmethod
     def restore(cls, arrays: Arrays, settings: Mapping[str, JSON]) -> Self:
         coded = without_prefix("coded", arrays)
-        return cls(
+        made = cls(
             base=restore_map(without_prefix("base", arrays), cast("dict[str, JSON]", settings["base"])),
             routes=arrays["routes"],
             deltas=arrays["deltas"],
@@ -137,6 +144,8 @@ class LocalMap:
             normalise=bool(settings["normalise"]),
             coded=CodedExperts.restore(coded) if coded else None,
         )
+        _ = made._rounded  # now, and not in the first request
+        return made
 
     def encoded(self) -> LocalMap:
         """The same map, its experts in a byte a number."""

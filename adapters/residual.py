@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ from .base import JSON, Arrays, Float32, Map, PairsError, StoreError
 from .ivf import IvfIndex, build_ivf
 from .ordering import Ordering, fit_ordering
 from .registry import describe_map, restore_map, with_prefix, without_prefix
+from .rounded import RoundedLinear, rounded
 from .search import best, blocks
 from .values import CodedValues, add_values, encode_values
 from .vectors import normalise_rows, unit_rows, unnormalised
@@ -62,10 +64,15 @@ class ResidualMap:
         """How many pairs correct."""
         return len(self.values if self.coded is None else self.coded)
 
+    @cached_property
+    def _rounded(self) -> RoundedLinear | None:
+        """The base map in bytes, where what corrects it is in bytes and it can be."""
+        return rounded(self.base, self.centre) if self.index is not None else None
+
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
-        mapped = self.base.apply(vectors)
         probes: Float32 = vectors - self.centre
+        mapped = self.base.apply(vectors) if self._rounded is None else self._rounded.apply(probes)
         values = self.values if self.coded is None else self.coded
         for start, stop in blocks(len(probes), len(self)):
             rows, scores = self._nearest(probes[start:stop])
@@ -117,7 +124,7 @@ class ResidualMap:
         counts = len(values if coded is None else coded), len(keys if index is None else index)
         if counts[0] != counts[1]:
             raise StoreError(f"residual: {counts[0]} values for {counts[1]} keys; fit the adapter again")
-        return cls(
+        made = cls(
             base=base,
             keys=keys,
             values=values,
@@ -130,6 +137,8 @@ class ResidualMap:
             coded=coded,
             ordering=Ordering.restore(without_prefix("ordering", arrays), ordered) if ordered else None,
         )
+        _ = made._rounded  # now, and not in the first request
+        return made
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> ResidualMap:
         """The same residuals under another base and centre: query-side centring shares the documents' bank."""
