@@ -23,7 +23,7 @@ def order(
 
 def correct(
     codes: Any, scales: Any, offsets: Any, given: Any, scores: Any, out: Any,
-    experts: int, source: int, dim: int, count: int, active: int, temperature: float, /,
+    experts: int, source: int, dim: int, count: int, active: int, nibbles: bool, temperature: float, /,
 ) -> None:  # fmt: skip
     """Add to out what the best experts make of what is given. Raises ValueError where sizes do not agree."""
 

@@ -33,6 +33,6 @@ def rounded(base: Map, centre: Float32) -> RoundedLinear | None:
     """A linear map that does not normalise, in bytes around centre (source_dim,); None for another map."""
     if not isinstance(base, LinearMap) or base.normalise:
         return None
-    made = RoundedLinear(encode_experts(base.weight[None], base.apply(centre[None])))
+    made = RoundedLinear(encode_experts(base.weight[None], base.apply(centre[None]), nibbles=False))
     made.expert.prepare()
     return made

@@ -4,6 +4,7 @@
 #ifdef __x86_64__
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
+#include <string.h>
 
 static inline __m256i add_products(__m256i sum, const uint8_t *codes, __m256i probe) {
   __m256i pairs = _mm256_maddubs_epi16(_mm256_loadu_si256((const __m256i *)codes), probe);
@@ -60,6 +61,7 @@ static inline uint32_t reaching(const int16_t *scores, int16_t threshold) {
   return ~(uint32_t)_mm_movemask_epi8(bytes) & 0xffffu;
 }
 
+#include "nibbles.inc"
 #include "shuffle.inc"
 
 #define SEARCH search_avx2

@@ -192,7 +192,7 @@ static PyObject *run_experts(const Py_buffer *held, Experts experts, size_t coun
   experts.blocks = (experts.dim + LANES - 1) / LANES;
   size_t outputs = experts.experts * experts.blocks * LANES;
   if (experts.source == 0 || experts.dim == 0 || active == 0 || active > experts.experts ||
-      (size_t)held[EXPERT_CODES].len != outputs * experts.narrow ||
+      (size_t)held[EXPERT_CODES].len != outputs * experts.narrow >> experts.nibbles ||
       (size_t)held[SCALES].len != outputs * sizeof(float) ||
       (size_t)held[OFFSETS].len != experts.experts * experts.dim * sizeof(float) ||
       (size_t)held[GIVEN].len != count * experts.source * sizeof(float) ||
@@ -213,23 +213,23 @@ static PyObject *run_experts(const Py_buffer *held, Experts experts, size_t coun
   Py_RETURN_NONE;
 }
 
-/* correct(codes, scales, offsets, given, scores, out, experts, source, dim, count, active, temperature) */
+/* correct(codes, scales, offsets, given, scores, out, experts, source, dim, count, active, nibbles, temperature) */
 static PyObject *py_correct(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
   (void)self;
-  size_t sizes[5];
-  if (arguments != EXPERT_BUFFERS + 6) {
-    PyErr_SetString(PyExc_TypeError, "correct takes six arrays, five sizes and a temperature");
+  size_t sizes[6];
+  if (arguments != EXPERT_BUFFERS + 7) {
+    PyErr_SetString(PyExc_TypeError, "correct takes six arrays, six sizes and a temperature");
     return NULL;
   }
-  for (size_t at = 0; at < 5; at++) sizes[at] = PyLong_AsSize_t(given[EXPERT_BUFFERS + at]);
-  double temperature = PyFloat_AsDouble(given[EXPERT_BUFFERS + 5]);
+  for (size_t at = 0; at < 6; at++) sizes[at] = PyLong_AsSize_t(given[EXPERT_BUFFERS + at]);
+  double temperature = PyFloat_AsDouble(given[EXPERT_BUFFERS + 6]);
   if (PyErr_Occurred()) return NULL;
   Py_buffer held[EXPERT_BUFFERS];
   size_t got = hold(given, EXPERT_BUFFERS, OUT, held);
   PyObject *result = NULL;
   if (got == EXPERT_BUFFERS)
-    result = run_experts(held, (Experts){.experts = sizes[0], .source = sizes[1], .dim = sizes[2]}, sizes[3], sizes[4],
-                         (float)temperature);
+    result = run_experts(held, (Experts){.experts = sizes[0], .source = sizes[1], .dim = sizes[2], .nibbles = sizes[5] != 0},
+                         sizes[3], sizes[4], (float)temperature);
   let_go(held, got);
   return result;
 }

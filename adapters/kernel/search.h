@@ -34,11 +34,13 @@ typedef int Search(const Index *index, const Query *query, int32_t *rows, float 
 Search search_plain, search_avx2, search_vnni;
 
 /* Local experts: codes are [expert][block of 16 outputs][narrow / 4][16][4], scales (experts, blocks * 16) what one is
- * worth, offsets (experts, dim); narrow is the source's dimensions, filled up to a multiple of two GROUPs. */
+ * worth, offsets (experts, dim); narrow is the source's dimensions, filled up to a multiple of two GROUPs. With `nibbles`
+ * codes are [expert][block][narrow / 8][16][4], two in a byte, and 8 is their nought. */
 typedef struct {
   const uint8_t *codes;
   const float *scales, *offsets;
   size_t experts, source, narrow, blocks, dim;
+  int nibbles; /* 0 or 1 */
 } Experts;
 
 /* Add to out (count, dim) what the `active` best experts by scores (count, experts) make of given (count, source). */

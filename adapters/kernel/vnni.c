@@ -65,6 +65,24 @@ static inline uint32_t reaching(const int16_t *scores, int16_t threshold) {
   return _mm256_cmpge_epi16_mask(_mm256_loadu_si256((const __m256i *)scores), _mm256_set1_epi16(threshold));
 }
 
+#define SUMS_NIBBLES
+/* Sums of 16 outputs by 4-bit weights: low nibbles are of the first four of a probe's eight numbers. */
+static inline __attribute__((always_inline)) void sum_nibbles(const uint8_t *codes, size_t narrow, const int8_t *const *probes, int number,
+                               int32_t (*sums)[LANES]) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  __m512i own[4];
+  for (int one = 0; one < 4; one++) own[one] = _mm512_setzero_si512();
+  for (size_t place = 0; place < narrow; place += 8) {
+    __m512i both = load(codes + place * 8);
+    __m512i low = _mm512_and_si512(both, mask), high = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+    for (int one = 0; one < number; one++) {
+      own[one] = _mm512_dpbusd_epi32(own[one], low, four_of(probes[one] + place));
+      own[one] = _mm512_dpbusd_epi32(own[one], high, four_of(probes[one] + place + GROUP));
+    }
+  }
+  for (int one = 0; one < number; one++) _mm512_storeu_si512((void *)sums[one], own[one]);
+}
+
 #include "shuffle.inc"
 
 #define SEARCH search_vnni
