@@ -31,6 +31,7 @@ from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
 from crossfade.adapters.local import LocalMap, fit_local
 from crossfade.adapters.lowrank import LowRankMap, fit_low_rank
 from crossfade.adapters.residual import ResidualMap, fit_residual
+from crossfade.adapters.rounded import RoundedLinear
 from crossfade.adapters.select import served
 from crossfade.adapters.store import TENSORS, save_adapter
 from crossfade.adapters.vectors import unit_rows
@@ -134,32 +135,34 @@ def limit_microseconds(fitted: Map, batch: int, rate: float) -> float:
     return max(reading, batch * products / rate * 1e6)
 
 
-def work(fitted: Map, batch: int = 1) -> tuple[int, int]:
+def work(fitted: Map | RoundedLinear, batch: int = 1) -> tuple[int, int]:
     """Bytes that a batch must read, and multiply-adds that a query must do, those of bytes as a quarter."""
     if isinstance(fitted, LinearMap):
         return fitted.weight.nbytes, fitted.weight.size
+    if isinstance(fitted, RoundedLinear):
+        return fitted.expert.codes.size, fitted.expert.codes.size // 4
     if isinstance(fitted, LowRankMap):
         return fitted.down.nbytes + fitted.up.nbytes, fitted.down.size + fitted.up.size
     if isinstance(fitted, LocalMap):
-        read, products = work(fitted.base, batch)
+        read, products = work(fitted._rounded or fitted.base, batch)
         assert fitted.coded is not None
-        expert = fitted.coded.codes[0].size  # a byte each
+        expert = fitted.coded.codes[0].size  # weights of half a byte
         active = min(fitted.active * batch, len(fitted.routes))  # that a batch needs, at least
         return (
-            read + fitted.routes.nbytes + active * expert,
+            read + fitted.routes.nbytes + active * expert // 2,
             products + fitted.routes.size + fitted.active * expert // 4,
         )
     assert isinstance(fitted, ResidualMap)
-    read, products = work(fitted.base, batch)
+    read, products = work(fitted._rounded or fitted.base, batch)
     near = fitted.neighbours * fitted.target_dim
     if fitted.index is None:
         return read + fitted.keys.nbytes + 4 * near, products + fitted.keys.size + near
     index = fitted.index
     lists, narrow = index.centroids.shape
     scanned, scored = len(fitted) * index.visited // lists * narrow, KEPT * fitted.source_dim  # numbers
-    around = index.basis.size + index.centroids.size + near
+    around = index.basis.size + index.centroids.size + near  # a byte each
     # A scanned number is a quarter of a byte, and two are looked up as fast as one byte is multiplied.
-    return read + 4 * around + scanned // 4 + scored, products + around + (scanned // 2 + scored) // 4
+    return read + around + scanned // 4 + scored, products + (around + scanned // 2 + scored) // 4
 
 
 def arithmetic_rate(size: int = 384) -> float:
