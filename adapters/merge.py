@@ -1,11 +1,14 @@
-"""Merge what two spaces say while a collection is half migrated: tail matching for each query, then both models' word.
+"""Merge what two spaces say while a collection is half migrated: scores are made alike, then both models have a say.
 
-Old-space scores of adapted queries and new-space scores of true ones do not compare. A sample of documents that exist
-in both spaces is kept in memory; for each query both spaces score it, and old scores are moved so that the best of
-the sample have the same mean and spread in both. (A regression of one score on the other predicts means, and so pulls
-the best unmigrated documents below lucky migrated ones.)
+Old-space scores of adapted queries and new-space scores of true ones do not compare. For each query old scores are
+moved so that documents with both scores have the same mean and spread in both: those of the old index's best that are
+migrated (`match_hits`). They were found by their old scores, which are luckier than new ones, and so are the others
+that the old index found: what is moved together compares. Where a query has too few of them, a sample of documents
+that exist in both spaces is scored in both, and the best of either compared (`TailMatcher`), which ranks .001 to .004
+nDCG@10 worse from a quarter migrated on. (A regression of one score on the other predicts means, and so pulls the best
+unmigrated documents below lucky migrated ones.)
 
-A document that is migrated already has both scores, and the mean of both mostly ranks better than either
+A document that is migrated already has both scores, and a mean of both mostly ranks better than either
 (`blend_hits`): two models err differently. Where the new model is weaker than the adapted query, true scores alone lose
 to not migrating at all; where it is much stronger, the mean still takes most of the gain. Likewise a query that the old
 model can encode asks the old index better together with the adapted one than alone (`blend_queries`).
@@ -14,7 +17,7 @@ tests/bench/quality.py measures both.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,7 +31,8 @@ Float64 = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 FEWEST = 20
 SHARE = 0.02
-TRUST = 0.5  # in the true score of a document that both indexes hold
+FEWEST_COMMON = 5
+TRUST = 0.4  # in the true score of a document that both indexes hold; .5 lost up to .015 where the new model is worse
 _ADAPTED_AT_FIRST, _ADAPTED_AT_LAST = 0.25, 0.5  # of a blended query, before and after the re-encode
 _LEAST_SPREAD = 1e-6
 
@@ -84,6 +88,22 @@ def fit_matcher(new: NDArray[Any], old: NDArray[Any], *, sample: int = 2_000, se
     rows = np.sort(np.random.default_rng(seed).permutation(len(new))[:sample])
     tail = max(FEWEST, round(SHARE * len(rows)))
     return TailMatcher(as_rows(new[rows]), as_rows(old[rows]), tail)
+
+
+def match_hits(new: Mapping[Key, float], old: Sequence[tuple[Key, float]]) -> tuple[float, float] | None:
+    """Scale and shift that give hits with both scores the same mean and spread in both; None below FEWEST_COMMON or
+    without a spread.
+
+    new: true scores by key; old: hits (key, score) of the old index, which are what is to be moved.
+    """
+    both = np.array([(new[key], score) for key, score in old if key in new], np.float64).reshape(-1, 2)
+    if len(both) < FEWEST_COMMON:
+        return None
+    (new_mean, old_mean), (new_spread, old_spread) = both.mean(axis=0), both.std(axis=0)
+    if min(old_spread, new_spread) < _LEAST_SPREAD:
+        return None
+    scale = float(new_spread / old_spread)
+    return scale, float(new_mean - scale * old_mean)
 
 
 def blend_hits(

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from .base import Float32, Map
 from .evaluate import NAIVE, ORACLE, STATUS_QUO
-from .merge import TailMatcher, blend_hits, blend_queries
+from .merge import TailMatcher, blend_hits, blend_queries, match_hits
 from .metrics import Judgements, ndcg_at
 from .search import search_exact
 
 Float64 = NDArray[np.float64]
 ADAPTED, CROSSFADE, LEGACY = "adapted", "crossfade", "crossfade, old-model queries"
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-_OLD_HITS, _NEW_HITS, _DEPTH = 200, 60, 10
+_OLD_HITS, _NEW_HITS, _DEPTH = 60, 60, 10  # as the proxy asks
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,14 @@ def _half_migrated(
     is_fresh[fresh] = True
     new_rows, _ = search_exact(scene.new_queries, scene.new_documents[fresh], min(_NEW_HITS, len(fresh)))
     old_rows, old_scores = search_exact(old_side, scene.old_documents, _OLD_HITS)
-    moved = matcher.match(scene.new_queries, old_side).apply(old_scores)
+    line = matcher.match(scene.new_queries, old_side)
     ranked = np.full((len(old_rows), _DEPTH), -1)
     for at, query in enumerate(scene.new_queries):
         true = np.union1d(fresh[new_rows[at]], old_rows[at][is_fresh[old_rows[at]]])
         new = list(zip(true.tolist(), (scene.new_documents[true] @ query).tolist(), strict=True))
-        old = list(zip(old_rows[at].tolist(), moved[at].tolist(), strict=True))
+        own = list(zip(old_rows[at].tolist(), old_scores[at].tolist(), strict=True))
+        scale, shift = match_hits(dict(new), own) or (float(line.scale[at]), float(line.shift[at]))
+        old = [(row, scale * score + shift) for row, score in own]
         best = [row for row, _ in blend_hits(new, old, _DEPTH)]
         ranked[at, : len(best)] = best
     return ndcg_at(ranked, scene.judgements, _DEPTH)

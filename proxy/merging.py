@@ -1,9 +1,9 @@
 """Hits of the old index and of the new one put into one ranking, on the new index's scale. Pure.
 
-A point's score in the old index, by the adapted query, is moved by tail matching with a sample of points that are in
-both (adapters/merge.py). A point that both indexes have scored is ranked by the mean of both, which mostly ranks better
-than either alone. Without such a sample, or with a distance that inner products do not order, both lists are
-interleaved by rank.
+A point's score in the old index, by the adapted query, is moved as the points need that both have scored; where these
+are few, by tail matching with a sample of points that are in both (adapters/merge.py). A point that both indexes have
+scored is ranked by a mean of both, which mostly ranks better than either alone. Without such a sample, or with a
+distance that inner products do not order, both lists are interleaved by rank.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from crossfade.adapters.merge import TRUST, blend_hits
+from crossfade.adapters.merge import TRUST, blend_hits, match_hits
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import Hit
 
@@ -21,7 +21,7 @@ Scale = Literal["similarity", "distance", "squared"]
 """What a score is: a similarity, or a Euclidean distance or its square, of vectors of unit length."""
 
 MARGIN: Final = 50  # hits of the new index beyond those that are returned
-_SPARE: Final = 20  # and of the old one; more rank no better, since what both hold is in the new one's list as well
+_SPARE: Final = 50  # and of the old one; those that the new one holds as well say how scores compare
 
 
 def count_candidates(depth: int) -> int:
@@ -54,15 +54,16 @@ class Found:
 def merge_search(found: Found, count: int, line: tuple[float, float] | None, migrated: float, of: Scale) -> list[Hit]:
     """The best `count` hits of one search, each with its score on the new index's scale.
 
-    `line` is scale and shift of this query's old scores; None: they do not compare, and ranks count.
+    `line` is scale and shift of this query's old scores by a sample; None: they do not compare, and ranks count.
     """
     true, falls = found.true, found.falls
     ranked = sorted(true.values(), key=lambda hit: -hit.score if falls else hit.score)
     if line is None:
         return _interleave(ranked, [hit for hit in found.old if hit.id not in true], migrated)[:count]
-    scale, shift = line
     new = [(hit.id, _similarity(hit.score, of)) for hit in ranked]
-    old = [(hit.id, scale * _similarity(hit.score, of) + shift) for hit in found.old]
+    own = [(hit.id, _similarity(hit.score, of)) for hit in found.old]
+    scale, shift = match_hits(dict(new), own) or line
+    old = [(key, scale * score + shift) for key, score in own]
     raw = {hit.id: hit for hit in (*found.old, *ranked)}
     trust = TRUST if migrated < 1 else 1.0  # whole, but for what was written just now: its own scores count
     merged = blend_hits(new, old, count, trust=trust)

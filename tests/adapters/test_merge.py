@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.adapters.base import PairsError
-from crossfade.adapters.merge import blend_hits, blend_queries, fit_matcher
+from crossfade.adapters.merge import blend_hits, blend_queries, fit_matcher, match_hits
 from crossfade.adapters.vectors import unit_rows
 
 RNG = np.random.default_rng(0)
@@ -78,13 +78,17 @@ def test_with_full_trust_hits_are_sorted_unique_and_have_true_scores(
 
 def test_a_document_in_both_indexes_is_ranked_by_both_scores() -> None:
     new, old = [("a", 0.8), ("b", 0.6)], [("b", 0.9), ("c", 0.7), ("a", 0.2)]
-    assert [(key, round(score, 6)) for key, score in blend_hits(new, old, 3)] == [("b", 0.75), ("c", 0.7), ("a", 0.5)]
+    assert [(key, round(score, 6)) for key, score in blend_hits(new, old, 3, trust=0.5)] == [
+        ("b", 0.75),
+        ("c", 0.7),
+        ("a", 0.5),
+    ]
     assert blend_hits(new, old, 3, trust=1.0) == [("a", 0.8), ("c", 0.7), ("b", 0.6)]
     assert [key for key, _ in blend_hits(new, old, 3, trust=0.0)] == ["b", "c", "a"]
 
 
 def test_a_document_that_the_old_index_did_not_name_counts_as_its_lowest() -> None:
-    assert blend_hits([("z", 0.9)], [("c", 0.7), ("d", 0.1)], 3) == [("c", 0.7), ("z", 0.5), ("d", 0.1)]
+    assert blend_hits([("z", 0.9)], [("c", 0.7), ("d", 0.1)], 3, trust=0.5) == [("c", 0.7), ("z", 0.5), ("d", 0.1)]
     assert blend_hits([("z", 0.9)], [], 3) == [("z", 0.9)]
     assert blend_hits([], [("c", 0.7)], 3) == [("c", 0.7)]
 
@@ -107,3 +111,19 @@ def test_blended_queries_lean_from_the_old_model_to_the_middle() -> None:
     np.testing.assert_allclose(first, [[0.75, 0.25]] / np.sqrt(0.625), rtol=1e-6)
     np.testing.assert_allclose(last, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
     np.testing.assert_array_equal(last, beyond)
+
+
+def test_hits_with_both_scores_say_how_old_scores_compare() -> None:
+    old = [(key, 0.9 - 0.1 * key) for key in range(8)]
+    new = {key: 3.0 * score - 1.0 for key, score in old if key % 8 != 1} | {99: 0.5}
+    line = match_hits(new, old)
+    assert line is not None
+    np.testing.assert_allclose(line, (3.0, -1.0), atol=1e-9)
+
+
+def test_few_hits_with_both_scores_or_equal_ones_say_nothing() -> None:
+    old = [(key, 0.9 - 0.1 * key) for key in range(8)]
+    assert match_hits(dict(old[:4]), old) is None
+    assert match_hits({}, []) is None
+    assert match_hits(dict.fromkeys(range(8), 0.4), [(key, 0.5) for key in range(8)]) is None
+    assert match_hits(dict.fromkeys(range(8), 0.4), old) is None

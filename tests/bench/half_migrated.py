@@ -29,7 +29,7 @@ from qdrant_client import models as m
 from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
 from crossfade.adapters.dataset import read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, load_judged
-from crossfade.adapters.merge import TRUST, blend_hits, fit_matcher
+from crossfade.adapters.merge import TRUST, blend_hits, fit_matcher, match_hits
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import make_pairs
 from crossfade.adapters.recipe import Memory, Recipe, Workshop
@@ -173,14 +173,16 @@ def merge_offline(
     kept = read_sample(sample)
     assert kept is not None
     line = fit_matcher(kept[0], kept[1]).match(judged.new_queries, mapped)
-    moved, present = line.apply(old_scores), set(there.tolist())
+    present = set(there.tolist())
     trust = TRUST if share < 1 else 1.0
     merged = np.full((len(mapped), DEPTH), -1, np.int64)
     for at in range(len(mapped)):
         new = dict(zip(there[new_rows[at]].tolist(), new_scores[at].tolist(), strict=True))
         among = [row for row in old_rows[at].tolist() if row in present and row not in new]
         new |= dict(zip(among, (judged.new_documents[among] @ judged.new_queries[at]).tolist(), strict=True))
-        old = list(zip(old_rows[at].tolist(), moved[at].tolist(), strict=True))
+        own = list(zip(old_rows[at].tolist(), old_scores[at].tolist(), strict=True))
+        scale, shift = match_hits(new, own) or (line.scale[at], line.shift[at])
+        old = [(row, scale * score + shift) for row, score in own]
         best = [row for row, _ in blend_hits(list(new.items()), old, DEPTH, trust=trust)]
         merged[at, : len(best)] = best
     return merged

@@ -31,7 +31,7 @@ from crossfade.adapters.base import Float32, Map
 from crossfade.adapters.candidates import METHODS, select_recipe
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
-from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher
+from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher, match_hits
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import Pairs, make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
@@ -274,7 +274,7 @@ def steered(
 class HalfMigrated:
     """A collection whose documents `done` are in the new index, searched as the proxy does.
 
-    The old index gives its 200 best of all documents, the new one its 60 best and its scores of the old one's 200;
+    Both indexes give their 60 best, the old one of all documents, and the new one its scores of the old one's;
     `known` are documents with both vectors, a sample of which matches the scores.
     """
 
@@ -300,8 +300,8 @@ class HalfMigrated:
         if len(self.done) == len(judged.new_documents):
             return search_exact(judged.new_queries, judged.new_documents, 100)[0]
         matcher = fit_matcher(judged.new_documents[self.known], judged.old_documents[self.known])
-        rows, scores = search_exact(asked, judged.old_documents, 200)
-        moved = matcher.match(judged.new_queries, asked).apply(scores)
+        rows, scores = search_exact(asked, judged.old_documents, 60)
+        line = matcher.match(judged.new_queries, asked)
         fresh = np.zeros(len(judged.new_documents), bool)
         fresh[self.done] = True
         best_new = search_exact(judged.new_queries, judged.new_documents[self.done], 60)[0] if len(self.done) else None
@@ -310,8 +310,10 @@ class HalfMigrated:
             among = rows[at][fresh[rows[at]]]
             true = among if best_new is None else np.union1d(self.done[best_new[at]], among)
             new = zip(true.tolist(), (judged.new_documents[true] @ query).tolist(), strict=True)
-            old = zip(rows[at].tolist(), moved[at].tolist(), strict=True)
-            best = [row for row, _ in blend_hits(list(new), list(old), 100, trust=trust)]
+            known, own = dict(new), list(zip(rows[at].tolist(), scores[at].tolist(), strict=True))
+            scale, shift = match_hits(known, own) or (line.scale[at], line.shift[at])
+            old = [(row, scale * score + shift) for row, score in own]
+            best = [row for row, _ in blend_hits(list(known.items()), old, 100, trust=trust)]
             ranked[at, : len(best)] = best
         return ranked
 

@@ -89,9 +89,16 @@ class Oracle:
         line = self.matcher.match(asked, mapped)
         best = sorted(true, key=lambda row: -true[row])[: depth + MARGIN]
         known = {row: true[row] for row in [*best, *(row for row in adapted if row in true)]}
-        moved = {row: float(line.apply(np.array([mapped[0] @ self.old[row]]))[0]) for row in adapted}
+        scores = {row: float(mapped[0] @ self.old[row]) for row in adapted}
+        shared = [row for row in adapted if row in known]
+        scale, shift = float(line.scale[0]), float(line.shift[0])
+        if len(shared) >= 5:  # the same mean and spread in both
+            own, theirs = np.array([scores[row] for row in shared]), np.array([known[row] for row in shared])
+            scale = float(theirs.std() / own.std())
+            shift = float(theirs.mean() - scale * own.mean())
+        moved = {row: scale * score + shift for row, score in scores.items()}
         lowest = min(moved.values())
-        both = moved | {row: (score + moved.get(row, lowest)) / 2 for row, score in known.items()}
+        both = moved | {row: 0.4 * score + 0.6 * moved.get(row, lowest) for row, score in known.items()}
         return sorted(both.items(), key=lambda hit: -hit[1])
 
 
