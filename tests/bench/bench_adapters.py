@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossfade.adapters.base import Adapter, Card, Float32, Map, PairsCard
+from crossfade.adapters.candidates import NEIGHBOURS, SHARPNESS
 from crossfade.adapters.ivf import KEPT
 from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
 from crossfade.adapters.local import LocalMap, fit_local
@@ -90,13 +91,17 @@ def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> l
     def fit_experts(count: int) -> LocalMap:
         return fit_local(base, source, target, clusters=count, temperature=0.2, active=ACTIVE)
 
+    def correct(map_: Map) -> Map:
+        fitted = fit_residual(map_, source, target, neighbours=NEIGHBOURS, temperature=SHARPNESS)
+        return fitted.ordered(source, target)
+
     families: dict[str, Callable[[], Map]] = {
         "procrustes": lambda: fit_procrustes(source, target),
         "linear": lambda: fit_linear(source, target),
         "lowrank 64": lambda: fit_low_rank(source, target, rank=64),
         f"local {clusters}, {ACTIVE} active": lambda: fit_experts(clusters),
-        "residual": lambda: fit_residual(base, source, target),
-        "local+residual": lambda: fit_residual(fit_experts(clusters), source, target),
+        "residual": lambda: correct(base),
+        "local+residual": lambda: correct(fit_experts(clusters)),
     }
     lines = []
     for family, fit in families.items():
@@ -160,9 +165,12 @@ def work(fitted: Map | RoundedLinear, batch: int = 1) -> tuple[int, int]:
     index = fitted.index
     lists, narrow = index.centroids.shape
     scanned, scored = len(fitted) * index.visited // lists * narrow, KEPT * fitted.source_dim  # numbers
+    turning = 0 if fitted.ordering is None else near  # rows to read, and their products with each other
     around = index.basis.size + index.centroids.size + near  # a byte each
+    paired = turning * (fitted.neighbours + 1) // 2
     # A scanned number is a quarter of a byte, and two are looked up as fast as one byte is multiplied.
-    return read + around + scanned // 4 + scored, products + (around + scanned // 2 + scored) // 4
+    read += around + turning + scanned // 4 + scored
+    return read, products + (around + turning + paired + scanned // 2 + scored) // 4
 
 
 def arithmetic_rate(size: int = 384) -> float:
