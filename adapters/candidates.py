@@ -1,9 +1,8 @@
-"""Candidates for an adapter: which recipes are tried, in which order, and which of them wins.
+"""Candidates for an adapter: which recipes are tried, and in which order.
 
 The search goes by stages: the plain map (of unit vectors the whitened one, up to twice as many pairs as dimensions the
 coherence map; of others the scaled rotation), nearest pairs that correct it, local experts on it, and those on the best
-experts. Of those that held-out retrieval cannot tell from the best by a paired standard error, the plainest wins; unit
-vectors are corrected by nearest pairs whatever it says.
+experts. choice.py says which wins.
 
 What held-out neighbours cannot choose is fixed. They stand on a small part of the collection, where coarse likeness is
 enough, and so ask for larger offsets and documents' centres than judged queries do: chosen by them, linear maps were
@@ -16,36 +15,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .base import JSON, PairsError
+from .base import PairsError
+from .choice import BASELINES, METHODS, PLAIN, Candidate, Selection, belongs, choose
 from .recipe import WHITENING, Centring, Experts, Memory, Recipe, Workshop
 from .trial import AnyTrial, JudgedTrial
 
 Progress = Callable[[int, int, str], None]
-METHODS = (
-    "auto",  # every family whose fit needs no torch
-    "all",  # auto and the distilled ones
-    "procrustes",
-    "linear",
-    "coherence",
-    "whitened",
-    "ridge",
-    "scaled",
-    "lowrank",
-    "local",
-    "residual",
-    "local+residual",
-    "distilled",
-    "distilled+residual",
-)
-PLAIN = ("linear", "coherence", "whitened")
-BASELINES = ("procrustes", "ridge", "scaled", "lowrank")
-
 RIDGES = (0.3, 1.0, 3.0)
 OFFSET = 0.25  # of the target's mean: all of it draws every query towards the same documents
 OFFSETS = (0.0, 0.25, 0.5, 1.0)  # where judged queries choose
@@ -57,48 +37,6 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5)  # of residuals, where judged queries choos
 UNKNOWN_SHARE = 0.3  # of the collection that is paired, where nobody said
 MOST_FOR_COHERENCE = 2  # pairs a dimension: with more the whitened map is as sure, and judged queries prefer it
 LEAST_FOR_EXPERTS = 1_000  # pairs: below, a cluster has too few to say anything about
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One recipe's held-out retrieval: mean over queries and folds, its standard error, seconds to fit and try.
-
-    values (queries * folds,) are what the mean is of, the same queries for every candidate.
-    """
-
-    recipe: Recipe
-    score: float
-    error: float
-    seconds: float
-    values: NDArray[np.float32] = field(repr=False, compare=False, default_factory=lambda: np.zeros(1, np.float32))
-
-    def row(self) -> dict[str, JSON]:
-        """The candidate as a row of the table."""
-        return {
-            "method": self.recipe.method,
-            "score": round(self.score, 5),
-            "error": round(self.error, 5),
-            "seconds": round(self.seconds, 3),
-            "settings": self.recipe.settings(),
-        }
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The winner and every candidate tried, best first."""
-
-    winner: Candidate
-    table: tuple[Candidate, ...]
-    finished: bool
-    plain: tuple[str, ...] = PLAIN
-    judged: bool = False
-
-    def best_of(self, method: str) -> Candidate | None:
-        """What a method would choose of all that was tried, None when nothing of it was."""
-        allowed = [candidate for candidate in self.table if _belongs(candidate.recipe, method, self.plain)]
-        if not any(candidate.recipe.method == method for candidate in allowed):
-            return None
-        return _choose(allowed if self.judged else _turned(allowed))
 
 
 def select_recipe(
@@ -123,8 +61,8 @@ def select_recipe(
     if baselines:
         search.run([*_baselines(search, "all"), *_finite_ridges(search)])
     ranked = tuple(sorted(search.tried.values(), key=lambda candidate: -candidate.score))
-    allowed = [one for one in search.tried.values() if _belongs(one.recipe, method, search.plain)]
-    winner = _choose(allowed if search.judged else _turned(allowed))
+    allowed = [one for one in search.tried.values() if belongs(one.recipe, method, search.plain)]
+    winner = choose(allowed, judged=search.judged)
     return Selection(winner, ranked, not search.stopped, search.plain, search.judged)
 
 
@@ -133,7 +71,7 @@ def compare_recipes(trials: Sequence[AnyTrial], recipes: Iterable[Recipe], *, se
     search = _Search(trials, seed, None, None)
     search.run(recipes)
     ranked = tuple(sorted(search.tried.values(), key=lambda candidate: -candidate.score))
-    return Selection(_choose(ranked), ranked, True)
+    return Selection(choose(ranked), ranked, True)
 
 
 def memory_for(share: float | None, *, unit: bool = True) -> Memory:
@@ -146,39 +84,6 @@ def memory_for(share: float | None, *, unit: bool = True) -> Memory:
     """
     known = UNKNOWN_SHARE if share is None else share
     return Memory(NEIGHBOURS, SHARPNESS, round(0.1 + 0.3 * known, 3), round(0.4 + 0.6 * known, 3) if unit else 0.0)
-
-
-def _turned(tried: Sequence[Candidate]) -> Sequence[Candidate]:
-    """Those whose queries are turned by their nearest pairs, all where none are.
-
-    Whether to turn is not for held-out neighbours to say: the ten nearest of the hundred documents that few pairs leave
-    are coarse company, among which turned queries lose .003 to .01 where by judgements they gain .013 to .019.
-    """
-    found = [one for one in tried if one.recipe.memory is not None and one.recipe.memory.order]
-    return found or tried
-
-
-def _choose(tried: Sequence[Candidate]) -> Candidate:
-    """The plainest that is not worse than the best by more than the standard error of their paired difference.
-
-    Experts below a residual have to be twice as sure of themselves: held-out neighbours took them for better where
-    judged queries lost .002 to .01 nDCG@10 by them (four collections of one subject each; a mixed one gained .008).
-    """
-    first = max(tried, key=lambda candidate: candidate.score)
-
-    def is_close(one: Candidate) -> bool:
-        apart = (first.values - one.values).astype(np.float64)
-        doubt = 2.0 if (first.recipe.method, one.recipe.method) == ("local+residual", "residual") else 1.0
-        return bool(apart.mean() <= doubt * apart.std() / len(apart) ** 0.5)
-
-    return min((one for one in tried if one is first or is_close(one)), key=lambda one: _weight(one.recipe))
-
-
-def _weight(recipe: Recipe) -> tuple[float, ...]:
-    """How far a recipe goes beyond a linear map: experts before anything else, then the residual."""
-    experts = recipe.experts
-    own = (0.0, 0.0, 0.0) if experts is None else (1.0, 1 / experts.prior, float(experts.active))
-    return (*own, recipe.memory.weight if recipe.memory is not None else 0.0)
 
 
 class _Search:
@@ -310,21 +215,3 @@ def _baselines(search: _Search, method: str) -> Iterator[Recipe]:
             yield from (Recipe("lowrank", ridge=0.1, rank=rank, centring=centring) for rank in (64, 128))
         if method in ("all", "scaled"):
             yield from (Recipe("scaled", ridge=ridge, centring=centring) for ridge in (0.1, 1.0))
-
-
-def _belongs(recipe: Recipe, method: str, plain_ones: Sequence[str]) -> bool:
-    """Whether a recipe may win under a method, with the plain maps that may lead; corrections may be best left away.
-
-    `auto` and `all` leave the others to those who ask for them by name: they are tried for the table alone.
-    """
-    plain = recipe.method in plain_ones
-    if method in ("auto", "all"):
-        return plain or recipe.method not in (*PLAIN, *BASELINES)
-    below: dict[str, tuple[str, ...]] = {
-        "local": (),
-        "residual": (),
-        "local+residual": ("local", "residual"),
-        "distilled": (),
-        "distilled+residual": ("residual", "distilled"),
-    }
-    return recipe.method == method or (method in below and (plain or recipe.method in below[method]))

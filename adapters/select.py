@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from .base import JSON, Adapter, Card, Float32, Map, PairsCard, PairsError
 from .calibrate import Calibration, Metric, fit_calibration, sample_scores
-from .candidates import Progress, Selection, select_recipe
+from .candidates import Progress, select_recipe
+from .choice import Selection
 from .fingerprint import Fingerprint, fit_fingerprint
 from .local import LocalMap
 from .metrics import Judgements

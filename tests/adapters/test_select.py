@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from crossfade.adapters import candidates
 from crossfade.adapters.base import Adapter, Float32, PairsError
-from crossfade.adapters.candidates import Candidate, memory_for, select_recipe
+from crossfade.adapters.candidates import memory_for, select_recipe
+from crossfade.adapters.choice import Candidate, Selection, choose
 from crossfade.adapters.dataset import read_dataset
 from crossfade.adapters.evaluate import STATUS_QUO, evaluate, load_judged
 from crossfade.adapters.pairs import Pairs, make_pairs
@@ -186,8 +186,8 @@ def test_the_plainest_wins_of_those_that_the_trial_cannot_tell_from_the_best() -
     noise = [0.3, -0.3, 0.3, -0.29] * 25
     lucky = scored(heavy, [one + shift for one, shift in zip(base, noise, strict=True)])
     clear = scored(heavy, [one + 0.05 for one in base])
-    assert candidates._choose([lucky, scored(light, base), scored(plain, base)]).recipe == plain
-    assert candidates._choose([clear, scored(light, base), scored(plain, base)]).recipe == heavy
+    assert choose([lucky, scored(light, base), scored(plain, base)]).recipe == plain
+    assert choose([clear, scored(light, base), scored(plain, base)]).recipe == heavy
 
 
 def test_experts_below_a_residual_have_to_be_twice_as_sure() -> None:
@@ -196,12 +196,12 @@ def test_experts_below_a_residual_have_to_be_twice_as_sure() -> None:
     base, noise = [0.5, 0.3, 0.7, 0.1] * 25, [1.0, -1.0, 1.0, -1.0] * 25
     for standard_errors, winner in ((0.5, alone), (1.5, alone), (2.5, both)):
         better = [one + 0.1 * shift + 0.01 * standard_errors for one, shift in zip(base, noise, strict=True)]
-        assert candidates._choose([scored(both, better), scored(alone, base)]).recipe == winner
+        assert choose([scored(both, better), scored(alone, base)]).recipe == winner
 
 
 def test_auto_leaves_the_published_maps_to_those_who_name_them() -> None:
     ridge, linear = scored(Recipe(pull=0.0), [0.9] * 10), scored(Recipe(ridge=inf), [0.1] * 10)
-    table = candidates.Selection(ridge, (ridge, linear), True)
+    table = Selection(ridge, (ridge, linear), True)
     chosen = {name: found.recipe if (found := table.best_of(name)) else None for name in ("auto", "ridge", "local")}
     assert chosen == {"auto": None, "ridge": ridge.recipe, "local": None}
 

@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfade.adapters.base import Float32, Map
-from crossfade.adapters.candidates import METHODS, select_recipe
+from crossfade.adapters.candidates import select_recipe
+from crossfade.adapters.choice import METHODS
 from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
 from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher, match_hits
