@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 from qdrant_client import models as m
 
 from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
+from crossfade.adapters.candidates import MOST_FOR_COHERENCE, OFFSET, memory_for
 from crossfade.adapters.dataset import read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, load_judged
 from crossfade.adapters.merge import TRUST, blend_hits, fit_matcher, match_hits
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import make_pairs
-from crossfade.adapters.recipe import Memory, Recipe, Workshop
+from crossfade.adapters.recipe import Recipe, Workshop
 from crossfade.adapters.search import search_exact
+from crossfade.adapters.select import served
 from crossfade.adapters.store import save_adapter
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
@@ -52,7 +54,6 @@ CASES = (
 )
 STRATEGIES = ("auto", "adapt", "crossfade", "native")
 MOST_PAIRS, SAMPLE, DEPTH = 8_000, 2_000, 10
-RECIPE = Recipe("linear", ridge=1.0, pull=1.0, memory=Memory(32, 0.05, 0.6))
 
 
 def settings_of(judged: Judged, adapter: str, text: str) -> str:
@@ -71,10 +72,14 @@ collections:
 
 
 def fit(judged: Judged, rows: NDArray[np.int64]) -> Adapter:
-    """An adapter from pairs of these documents."""
+    """An adapter from pairs of these documents, by the recipe that `auto` starts from, without observed queries."""
     new, old = judged.new_documents[rows], judged.old_documents[rows]
-    forward, back = Workshop(make_pairs(new, old)).make(RECIPE), Workshop(make_pairs(old, new)).make(Recipe())
-    card = Card("new", "old", new.shape[1], old.shape[1], RECIPE.method, PairsCard(len(rows), "bench"))
+    few = len(rows) <= MOST_FOR_COHERENCE * min(new.shape[1], old.shape[1])
+    memory = memory_for(len(rows) / len(judged.new_documents))
+    recipe = Recipe("coherence" if few else "whitened", ridge=0.1, offset=OFFSET, memory=memory)
+    forward = served(Workshop(make_pairs(new, old)).make(recipe))
+    back = Workshop(make_pairs(old, new)).make(Recipe())
+    card = Card("new", "old", new.shape[1], old.shape[1], recipe.method, PairsCard(len(rows), "bench"))
     return Adapter(card, forward, forward, back)
 
 
