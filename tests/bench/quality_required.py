@@ -197,7 +197,8 @@ def _migration(rows: Rows, planned: int) -> Iterator[Line]:
     against = _gaps(fits, "crossfade", ("adapt",))
     yield _worst("half migrated, below 100 %: crossfade against adapt", against, few, part, whole)
     late = [gap[0] for key, gap in against.items() if key[3] in SHARES[2:]]
-    told = f"{np.mean(late):+.3f} ({part})"
+    last = [gap[0] for key, gap in against.items() if key[3] in (*SHARES[2:], 1.0)]
+    told = f"{np.mean(late):+.3f}, and {np.mean(last):+.3f} with 100 % ({part})"
     reached = float(np.mean(late)) >= 0.02 if whole else None
     yield Line("the same, mean from 50 to 90 % migrated", "≥ +.02", told, few, reached)
     better = _gaps(fits, "crossfade, legacy-encoded", ("adapt", "status quo"))

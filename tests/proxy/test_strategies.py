@@ -120,15 +120,22 @@ def brief(found: list[Hit]) -> list[tuple[Any, float]]:
 FOUND = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8), (1, 0.7)))
 
 
-def test_points_of_both_indexes_are_ranked_by_the_mean_of_both_scores_and_found_once() -> None:
-    # Moved: 3 to 0.695, 4 to 0.6, 1 to 0.55, which also stands for the old score of 2.
+def test_points_of_both_indexes_are_ranked_by_a_mean_of_both_scores_and_found_once() -> None:
+    # Moved: 3 to 0.695, 4 to 0.6, 1 to 0.55, which also stands for the old score of 2; 0.4 of the true score counts.
     assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, "similarity")) == [
-        (1, 0.725),
+        (1, 0.69),
         (4, 0.6),
-        (2, 0.525),
-        (3, 0.3975),
+        (2, 0.53),
+        (3, 0.457),
     ]
-    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity")) == [(1, 0.725), (4, 0.6)]
+    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity")) == [(1, 0.69), (4, 0.6)]
+
+
+def test_points_with_both_scores_say_how_old_scores_compare_before_a_sample_does() -> None:
+    old = hits(*((point, 0.9 - 0.1 * point) for point in range(7)))
+    new = hits(*((point, 2 * hit.score - 1) for point, hit in enumerate(old) if point != 3))
+    merged = brief(merge_search(Found(new[:2], new[2:], old), 10, (1.0, 0.0), 0.5, "similarity"))
+    assert merged == [(point, round(0.8 - 0.2 * point, 6)) for point in range(7)]  # 3 as if it were migrated
 
 
 def test_once_all_is_migrated_true_scores_count_alone() -> None:
