@@ -24,7 +24,7 @@ from .driver import Incoming, Outgoing, Read, map_answer
 from .errors import UpstreamDown
 from .exchange import Float32, Plan
 from .framing import pack
-from .merging import MARGIN, Found, Scale, count_candidates, cut, merge_search
+from .merging import MARGIN, Found, Scale, count_candidates, cut, find_line, merge_search
 from .migration.record import MigrationView
 from .patience import Patience, TargetFailed
 from .routing import Snapshot
@@ -68,9 +68,9 @@ class Crossfade:
         """The answer without its mark, and the new index's own hits; raises TargetFailed and OldFailed."""
         old, new = await self._ask_both(asked)
         old_hits, new_hits = self._hits(old.body, len(asked)), self._hits(new.body, len(asked))
-        among, lines = await asyncio.gather(self._rescore(asked, old_hits, new_hits), self._find_lines(asked))
+        among = await self._rescore(asked, old_hits, new_hits)
         found = [Found(*hits) for hits in zip(new_hits, among, old_hits, strict=True)]
-        final = self._merge(asked, found, lines)
+        final = self._merge(asked, found, await self._find_lines(asked, found))
         shown = await self._show(asked, found, final)
         try:
             body = self._codec.form_hits(self.incoming.operation, self.read.message, old.body, shown)
@@ -142,26 +142,35 @@ class Crossfade:
         )
         return [next(scored) if points else () for points in among]
 
-    async def _find_lines(self, asked: Sequence[Asked]) -> list[tuple[float, float] | None]:
-        """Scale and shift of each query's old scores, while the new index is asked; None without a sample."""
+    async def _find_lines(self, asked: Sequence[Asked], found: Sequence[Found]) -> list[tuple[float, float] | None]:
+        """Scale and shift of each query's old scores; None without a sample. It is asked where hits do not tell."""
         sample = self.snapshot.samples.get(self.view.id)
         if sample is None:
             return [None] * len(asked)
-        new, old = np.stack([one.new for one in asked]), np.stack([one.old for one in asked])
-        line = await self.worker.off_loop(len(asked) * sample.size, sample.match, new, old)
-        return list(zip(line.scale.tolist(), line.shift.tolist(), strict=True))
+        lines = [find_line(hits, self._scale) for hits in found]
+        untold = [at for at, line in enumerate(lines) if line is None]
+        if untold:
+            new, old = np.stack([asked[at].new for at in untold]), np.stack([asked[at].old for at in untold])
+            match = await self.worker.off_loop(len(untold) * sample.size, sample.match, new, old)
+            for at, scale, shift in zip(untold, match.scale.tolist(), match.shift.tolist(), strict=True):
+                lines[at] = scale, shift
+        return lines
+
+    @property
+    def _scale(self) -> Scale:
+        """What scores are, where a sample says that they compare."""
+        sample = self.snapshot.samples.get(self.view.id)
+        if sample is None or sample.distance != "euclid":
+            return "similarity"
+        return "squared" if self._codec.squares else "distance"
 
     def _merge(
         self, asked: Sequence[Asked], found: Sequence[Found], lines: Sequence[tuple[float, float] | None]
     ) -> list[list[Hit]]:
-        sample = self.snapshot.samples.get(self.view.id)
-        scale: Scale = "similarity"
-        if sample is not None and sample.distance == "euclid":
-            scale = "squared" if self._codec.squares else "distance"
         final = []
         for one, hits, pair in zip(asked, found, lines, strict=True):
             depth = _depth(one.search)
-            ranked = merge_search(hits, depth, pair, self.view.migrated, scale)
+            ranked = merge_search(hits, depth, pair, self.view.migrated, self._scale)
             final.append(cut(ranked, one.search.offset, one.search.limit, one.search.threshold, hits.falls))
         return final
 

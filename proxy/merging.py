@@ -51,19 +51,24 @@ class Found:
         return True
 
 
+def find_line(found: Found, of: Scale) -> tuple[float, float] | None:
+    """Scale and shift of this search's old scores by the hits that both indexes have scored; None for too few."""
+    new = {key: _similarity(hit.score, of) for key, hit in found.true.items()}
+    return match_hits(new, [(hit.id, _similarity(hit.score, of)) for hit in found.old])
+
+
 def merge_search(found: Found, count: int, line: tuple[float, float] | None, migrated: float, of: Scale) -> list[Hit]:
     """The best `count` hits of one search, each with its score on the new index's scale.
 
-    `line` is scale and shift of this query's old scores by a sample; None: they do not compare, and ranks count.
+    `line` is scale and shift of this query's old scores; None: they do not compare, and ranks count.
     """
     true, falls = found.true, found.falls
     ranked = sorted(true.values(), key=lambda hit: -hit.score if falls else hit.score)
     if line is None:
         return _interleave(ranked, [hit for hit in found.old if hit.id not in true], migrated)[:count]
     new = [(hit.id, _similarity(hit.score, of)) for hit in ranked]
-    own = [(hit.id, _similarity(hit.score, of)) for hit in found.old]
-    scale, shift = match_hits(dict(new), own) or line
-    old = [(key, scale * score + shift) for key, score in own]
+    scale, shift = line
+    old = [(hit.id, scale * _similarity(hit.score, of) + shift) for hit in found.old]
     raw = {hit.id: hit for hit in (*found.old, *ranked)}
     trust = TRUST if migrated < 1 else 1.0  # whole, but for what was written just now: its own scores count
     merged = blend_hits(new, old, count, trust=trust)

@@ -8,11 +8,11 @@
 
 static Search *search = search_plain;
 static Correct *correct = experts_plain;
-static Add *add = add_plain;
-static Order *order = order_plain;
+static OnFound *add = add_plain;
+static OnFound *order = order_plain;
 static const char *instructions = "plain";
 
-static int use(Search *own_search, Correct *own_correct, Add *own_add, Order *own_order, const char *name) {
+static int use(Search *own_search, Correct *own_correct, OnFound *own_add, OnFound *own_order, const char *name) {
   search = own_search;
   correct = own_correct;
   add = own_add;
@@ -121,57 +121,24 @@ static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t co
   return result;
 }
 
-/* add(rows, scores, values, units, out, count, top, dim, temperature, weight) */
-static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
-  (void)self;
-  enum { FOUND, FOUND_SCORES, VALUES, UNITS, SUM, ADD_BUFFERS };
-  if (arguments != ADD_BUFFERS + 5) {
-    PyErr_SetString(PyExc_TypeError, "add takes five arrays, three sizes, a temperature and a weight");
-    return NULL;
-  }
+/* What is done with the rows found, by name: (rows, scores, values, units, out, count, top, dim, first, second), where
+ * first and second are the temperature and the weight of `add`, the spread and the ridge of `order`. */
+static PyObject *run_found(PyObject *const *given, Py_ssize_t arguments, const char *name, OnFound *function) {
+  enum { FOUND, FOUND_SCORES, VALUES, UNITS, SUM, FOUND_BUFFERS };
+  if (arguments != FOUND_BUFFERS + 5) return PyErr_Format(PyExc_TypeError, "%s takes five arrays and five numbers", name);
   size_t count = PyLong_AsSize_t(given[5]), top = PyLong_AsSize_t(given[6]), dim = PyLong_AsSize_t(given[7]);
-  double temperature = PyFloat_AsDouble(given[8]), weight = PyFloat_AsDouble(given[9]);
+  double first = PyFloat_AsDouble(given[8]), second = PyFloat_AsDouble(given[9]);
   if (PyErr_Occurred()) return NULL;
-  Py_buffer held[ADD_BUFFERS];
-  size_t got = hold(given, ADD_BUFFERS, SUM, held);
+  Py_buffer held[FOUND_BUFFERS];
+  size_t got = hold(given, FOUND_BUFFERS, SUM, held);
   PyObject *result = NULL;
-  if (got == ADD_BUFFERS) {
+  if (got == FOUND_BUFFERS) {
     size_t known = (size_t)held[UNITS].len / sizeof(float);
     if ((size_t)held[FOUND].len != count * top * sizeof(int32_t) || held[FOUND_SCORES].len != held[FOUND].len ||
         (size_t)held[VALUES].len != known * dim || (size_t)held[SUM].len != count * dim * sizeof(float) || top == 0)
-      PyErr_SetString(PyExc_ValueError, "add: the sizes of its arrays do not agree");
-    else {
-      add(held[FOUND].buf, held[FOUND_SCORES].buf, count, top, held[VALUES].buf, held[UNITS].buf, known, dim,
-          (float)temperature, (float)weight, held[SUM].buf);
-      result = Py_None;
-      Py_IncRef(result);
-    }
-  }
-  let_go(held, got);
-  return result;
-}
-
-/* order(rows, scores, targets, units, out, count, top, dim, spread, ridge) */
-static PyObject *py_order(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
-  (void)self;
-  enum { FOUND, FOUND_SCORES, TARGETS, UNITS, TURNED, ORDER_BUFFERS };
-  if (arguments != ORDER_BUFFERS + 5) {
-    PyErr_SetString(PyExc_TypeError, "order takes five arrays, three sizes, a spread and a ridge");
-    return NULL;
-  }
-  size_t count = PyLong_AsSize_t(given[5]), top = PyLong_AsSize_t(given[6]), dim = PyLong_AsSize_t(given[7]);
-  double spread = PyFloat_AsDouble(given[8]), ridge = PyFloat_AsDouble(given[9]);
-  if (PyErr_Occurred()) return NULL;
-  Py_buffer held[ORDER_BUFFERS];
-  size_t got = hold(given, ORDER_BUFFERS, TURNED, held);
-  PyObject *result = NULL;
-  if (got == ORDER_BUFFERS) {
-    size_t known = (size_t)held[UNITS].len / sizeof(float);
-    if ((size_t)held[FOUND].len != count * top * sizeof(int32_t) || held[FOUND_SCORES].len != held[FOUND].len ||
-        (size_t)held[TARGETS].len != known * dim || (size_t)held[TURNED].len != count * dim * sizeof(float) || top == 0)
-      PyErr_SetString(PyExc_ValueError, "order: the sizes of its arrays do not agree");
-    else if (order(held[FOUND].buf, held[FOUND_SCORES].buf, count, top, held[TARGETS].buf, held[UNITS].buf, known, dim,
-                   (float)spread, (float)ridge, held[TURNED].buf) < 0)
+      PyErr_Format(PyExc_ValueError, "%s: the sizes of its arrays do not agree", name);
+    else if (function(held[FOUND].buf, held[FOUND_SCORES].buf, count, top, held[VALUES].buf, held[UNITS].buf, known,
+                      dim, (float)first, (float)second, held[SUM].buf) < 0)
       PyErr_NoMemory();
     else {
       result = Py_None;
@@ -180,6 +147,16 @@ static PyObject *py_order(PyObject *self, PyObject *const *given, Py_ssize_t arg
   }
   let_go(held, got);
   return result;
+}
+
+static PyObject *py_add(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+  (void)self;
+  return run_found(given, arguments, "add", add);
+}
+
+static PyObject *py_order(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+  (void)self;
+  return run_found(given, arguments, "order", order);
 }
 
 enum { EXPERT_CODES, SCALES, OFFSETS, GIVEN, EXPERT_SCORES, OUT, EXPERT_BUFFERS };

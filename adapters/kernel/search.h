@@ -48,16 +48,11 @@ typedef int Correct(const Experts *experts, const float *given, const float *sco
                     float temperature, float *out);
 Correct experts_plain, experts_avx2, experts_vnni;
 
-/* Add values (known, dim) in units (known,) of the rows found (count, top) to out (count, dim), by weight *
- * softmax(score / temperature). */
-typedef void Add(const int32_t *rows, const float *scores, size_t count, size_t top, const int8_t *values,
-                 const float *units, size_t known, size_t dim, float temperature, float weight, float *out);
-Add add_plain, add_avx2, add_vnni;
-
-/* Turn out (count, dim) by the values (known, dim) in units (known,) of the rows found (count, top), so that their
- * products come nearer to spread * scores. The return value is 0, or -1 for want of memory. */
-typedef int Order(const int32_t *rows, const float *scores, size_t count, size_t top, const int8_t *values,
-                  const float *units, size_t known, size_t dim, float spread, float ridge, float *out);
-Order order_plain, order_avx2, order_vnni;
+/* What is done with values (known, dim) in units (known,) of the rows found (count, top) to out (count, dim). `add` adds
+ * them by second * softmax(score / first); `order` turns out so that their products with it come nearer to first *
+ * scores, with second as the ridge. The return value is 0, or -1 for want of memory. */
+typedef int OnFound(const int32_t *rows, const float *scores, size_t count, size_t top, const int8_t *values,
+                    const float *units, size_t known, size_t dim, float first, float second, float *out);
+OnFound add_plain, add_avx2, add_vnni, order_plain, order_avx2, order_vnni;
 
 #endif

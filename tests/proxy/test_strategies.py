@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crossfade.backends.reading import Hit
 from crossfade.proxy.errors import UnknownStrategy, UpstreamDown
 from crossfade.proxy.matching import build_sample
-from crossfade.proxy.merging import Found, cut, merge_search
+from crossfade.proxy.merging import Found, cut, find_line, merge_search
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Strategy
 from crossfade.proxy.patience import REST_SECONDS, Patience, TargetFailed, seconds_to_wait
@@ -131,10 +131,15 @@ def test_points_of_both_indexes_are_ranked_by_a_mean_of_both_scores_and_found_on
     assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity")) == [(1, 0.69), (4, 0.6)]
 
 
-def test_points_with_both_scores_say_how_old_scores_compare_before_a_sample_does() -> None:
+def test_points_with_both_scores_say_how_old_scores_compare() -> None:
     old = hits(*((point, 0.9 - 0.1 * point) for point in range(7)))
     new = hits(*((point, 2 * hit.score - 1) for point, hit in enumerate(old) if point != 3))
-    merged = brief(merge_search(Found(new[:2], new[2:], old), 10, (1.0, 0.0), 0.5, "similarity"))
+    found = Found(new[:2], new[2:], old)
+    line = find_line(found, "similarity")
+    assert line is not None
+    np.testing.assert_allclose(line, (2.0, -1.0))
+    assert find_line(FOUND, "similarity") is None
+    merged = brief(merge_search(found, 10, line, 0.5, "similarity"))
     assert merged == [(point, round(0.8 - 0.2 * point, 6)) for point in range(7)]  # 3 as if it were migrated
 
 
