@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from crossfade.adapters import native, ordering
+from crossfade.adapters import ordering
 from crossfade.adapters.base import Float32
 from crossfade.adapters.linear import fit_linear
 from crossfade.adapters.ordering import Ordering, fit_ordering
 from crossfade.adapters.residual import ResidualMap, fit_residual
 from crossfade.adapters.vectors import normalise_rows, unit_rows
+
+from .kernels import WAYS, computed
 
 RNG = np.random.default_rng(0)
 TARGETS = unit_rows(RNG.normal(size=(40, 37)))
@@ -32,24 +34,13 @@ def ridge_regression(one: int, spread: float, ridge: float) -> Float32:
     return turned
 
 
-@pytest.mark.parametrize("instructions", ["floats", "numpy", "plain", "avx2", "vnni"])
+@pytest.mark.parametrize("instructions", WAYS)
 def test_turning_is_the_ridge_regression_of_scores(monkeypatch: pytest.MonkeyPatch, instructions: str) -> None:
     plain = Ordering(TARGETS, np.zeros(37, np.float32), 0.7, 0.5)
     given = plain if instructions == "floats" else plain.encoded(np.arange(40))
-    before = native.compiled.instructions() if native.compiled is not None else ""
-    if instructions == "numpy":
-        monkeypatch.setattr(ordering, "compiled", None)
-    elif instructions != "floats":
-        if native.compiled is None:
-            pytest.skip("nothing was compiled: no C compiler at installation")
-        try:
-            native.compiled.instructions(instructions)
-        except ValueError as error:
-            pytest.skip(str(error))
     out = MAPPED.copy()
-    given.turn(ROWS, SCORES, out)
-    if native.compiled is not None:
-        native.compiled.instructions(before)
+    with computed(instructions, ordering, monkeypatch):
+        given.turn(ROWS, SCORES, out)
     expected = np.stack([ridge_regression(one, 0.7, 0.5) for one in range(3)])
     np.testing.assert_allclose(out, expected, atol=1e-5 if instructions == "floats" else 0.05)
     assert np.abs(out - MAPPED).max() > 0.2  # turning did something that the tolerance does not hide

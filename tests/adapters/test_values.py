@@ -6,29 +6,20 @@ import pytest
 from crossfade.adapters import native, values
 from crossfade.adapters.values import add_values, encode_values
 
+from .kernels import WAYS, computed
+
 VALUES = np.random.default_rng(0).normal(size=(5, 37)).astype(np.float32)
 ROWS, SCORES = np.array([[3, 0], [2, -1]], np.int32), np.array([[0.9, 0.8], [0.5, 0.0]], np.float32)
 
 
-@pytest.mark.parametrize("instructions", ["floats", "numpy", "plain", "avx2", "vnni"])
+@pytest.mark.parametrize("instructions", WAYS)
 def test_the_values_of_the_rows_found_are_added_by_their_gates(
     monkeypatch: pytest.MonkeyPatch, instructions: str
 ) -> None:
     given = VALUES if instructions == "floats" else encode_values(VALUES)
-    before = native.compiled.instructions() if native.compiled is not None else ""
-    if instructions == "numpy":
-        monkeypatch.setattr(values, "compiled", None)
-    elif instructions != "floats":
-        if native.compiled is None:
-            pytest.skip("nothing was compiled: no C compiler at installation")
-        try:
-            native.compiled.instructions(instructions)
-        except ValueError as error:
-            pytest.skip(str(error))
     out = np.ones((2, 37), np.float32)
-    add_values(given, ROWS, SCORES, out, temperature=0.1, weight=0.5)
-    if native.compiled is not None:
-        native.compiled.instructions(before)
+    with computed(instructions, values, monkeypatch):
+        add_values(given, ROWS, SCORES, out, temperature=0.1, weight=0.5)
     gate = 1 / (1 + np.exp(-1.0))
     atol = 1e-6 if instructions == "floats" else 0.5 * np.abs(VALUES).max() / 127  # half a code, at weight .5 and more
     np.testing.assert_allclose(out[0], 1 + 0.5 * (gate * VALUES[3] + (1 - gate) * VALUES[0]), atol=atol)

@@ -25,6 +25,7 @@ from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
 from tests.ports import free_ports
+from tests.proxy.merged_scores import merge_scores
 from tests.proxy.migrating import OLD, Migrating, first_view, unit
 from tests.proxy.milvus_serving import SERVICE, MilvusServing, start_embedded, start_milvus_serving
 from tests.proxy.serving import wait_until
@@ -94,16 +95,7 @@ class Made:
         best = sorted(true, key=lambda row: -true[row])[: depth + MARGIN]
         known = {row: true[row] for row in [*best, *(row for row in adapted if row in true)]}
         scores = {row: float(mapped[0] @ self.old[row]) for row in adapted}
-        shared = [row for row in adapted if row in known]
-        scale, shift = float(line.scale[0]), float(line.shift[0])
-        if len(shared) >= 5:  # the same mean and spread in both
-            own, theirs = np.array([scores[row] for row in shared]), np.array([known[row] for row in shared])
-            scale = float(theirs.std() / own.std())
-            shift = float(theirs.mean() - scale * own.mean())
-        moved = {row: scale * score + shift for row, score in scores.items()}
-        lowest = min(moved.values())
-        both = moved | {row: 0.4 * score + 0.6 * moved.get(row, lowest) for row, score in known.items()}
-        return [(row, self.score(score)) for row, score in sorted(both.items(), key=lambda hit: -hit[1])]
+        return [(row, self.score(score)) for row, score in merge_scores(known, scores, line)]
 
 
 def schema_of(case: Case, dim: int) -> CollectionSchema:

@@ -23,6 +23,7 @@ from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_
 from crossfade.proxy.native import filter_module
 from crossfade.proxy.strategies import find_position
 from tests.proxy.encoding_function import encode_old, encode_one
+from tests.proxy.merged_scores import merge_scores
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, ids, start_migrating, unit
 from tests.proxy.serving import wait_until
 from tests.proxy.test_serve_lifecycle import sample
@@ -90,16 +91,7 @@ class Oracle:
         best = sorted(true, key=lambda row: -true[row])[: depth + MARGIN]
         known = {row: true[row] for row in [*best, *(row for row in adapted if row in true)]}
         scores = {row: float(mapped[0] @ self.old[row]) for row in adapted}
-        shared = [row for row in adapted if row in known]
-        scale, shift = float(line.scale[0]), float(line.shift[0])
-        if len(shared) >= 5:  # the same mean and spread in both
-            own, theirs = np.array([scores[row] for row in shared]), np.array([known[row] for row in shared])
-            scale = float(theirs.std() / own.std())
-            shift = float(theirs.mean() - scale * own.mean())
-        moved = {row: scale * score + shift for row, score in scores.items()}
-        lowest = min(moved.values())
-        both = moved | {row: 0.4 * score + 0.6 * moved.get(row, lowest) for row, score in known.items()}
-        return sorted(both.items(), key=lambda hit: -hit[1])
+        return merge_scores(known, scores, line)
 
 
 @pytest.fixture
