@@ -41,6 +41,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from .errors import MigrationStorageError
+from .same_file import has_its_file, watch_file
 
 _BUSY_SECONDS: Final = 30.0
 _WRITES: Final = "crossfade_writes"
@@ -149,6 +150,8 @@ def open_database(url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     with explained(engine):
         _make_tables(engine)
+    if engine.dialect.name == "sqlite":
+        watch_file(engine)
     return engine
 
 
@@ -255,6 +258,8 @@ class Desk:
             raise
 
     def _keep(self, durable: bool) -> Connection:
+        if self._kept is not None and not has_its_file(self._kept):
+            self.clear()
         if self._kept is None:
             self._kept = self.engine.connect().execution_options(**{_WRITES: True})
         if durable is not self._durable:

@@ -77,6 +77,7 @@ def check_unusable(broken: Broken, recorded: Recorders, reason: str) -> None:
     """Closed: refused, not sent, explained. Open: sent, and remembered. Reads do not depend on it."""
     stage = broken.stage
     recorded.reset()
+    logged = len(stage.serving.written())
     answer = delete(stage, 1)
     if broken.writes == "closed":
         assert answer.status_code == 503
@@ -89,7 +90,9 @@ def check_unusable(broken: Broken, recorded: Recorders, reason: str) -> None:
     else:
         assert answer.status_code == 200
         assert len(recorded.rest.calls) == 1
-        assert find_missed(stage.config, stage.run_dir) == [migration_of(stage)]
+        remembered = find_missed(stage.config, stage.run_dir) == [migration_of(stage)]
+        # The supervisor may have had room for one mark, or a file from before the disk was read-only: then it says so.
+        assert remembered or "everything is walked again" in stage.serving.written()[logged:]
     query = {"query": [0.1] * 24, "limit": 3}
     assert httpx.post(f"{stage.serving.rest}/collections/docs/points/query", json=query).status_code == 200
 
