@@ -4,6 +4,7 @@
 #ifdef __x86_64__
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 static inline __m256i add_products(__m256i sum, const uint8_t *codes, __m256i probe) {
@@ -63,6 +64,7 @@ static inline uint32_t reaching(const int16_t *scores, int16_t threshold) {
 
 #include "nibbles.inc"
 #include "shuffle.inc"
+#include "pairs.inc"
 
 #define SEARCH search_avx2
 #define EXPERTS experts_avx2
@@ -70,6 +72,8 @@ static inline uint32_t reaching(const int16_t *scores, int16_t threshold) {
 #define ORDER order_avx2
 #include "search.inc"
 #include "experts.inc"
+#include "mix.inc"
+#include "solve.inc"
 #include "add.inc"
 #include "order.inc"
 #endif

@@ -20,5 +20,7 @@ static inline __attribute__((always_inline)) void sum_block(const uint8_t *codes
 #define ORDER order_plain
 #include "search.inc"
 #include "experts.inc"
+#include "mix.inc"
+#include "solve.inc"
 #include "add.inc"
 #include "order.inc"

@@ -4,6 +4,7 @@
 #ifdef __x86_64__
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,popcnt,prefer-vector-width=512")
 #include <immintrin.h>
+#include <math.h>
 
 static inline __m512i load(const uint8_t *codes) { return _mm512_loadu_si512((const void *)codes); }
 
@@ -84,6 +85,7 @@ static inline __attribute__((always_inline)) void sum_nibbles(const uint8_t *cod
 }
 
 #include "shuffle.inc"
+#include "pairs.inc"
 
 #define SEARCH search_vnni
 #define EXPERTS experts_vnni
@@ -91,6 +93,8 @@ static inline __attribute__((always_inline)) void sum_nibbles(const uint8_t *cod
 #define ORDER order_vnni
 #include "search.inc"
 #include "experts.inc"
+#include "mix.inc"
+#include "solve.inc"
 #include "add.inc"
 #include "order.inc"
 #endif
