@@ -11,8 +11,8 @@ unmigrated documents below lucky migrated ones.)
 A document that is migrated already has both scores, and a mean of both mostly ranks better than either
 (`blend_hits`): two models err differently. Where the new model is weaker than the adapted query, true scores alone lose
 to not migrating at all; where it is much stronger, the mean still takes most of the gain. Likewise a query that the old
-model can encode asks the old index better together with the adapted one than alone (`blend_queries`).
-tests/bench/quality.py measures both.
+model can encode asks the old index better together with the adapted one than alone (`blend_queries`). How much each
+counts: weights.py. tests/bench/quality.py measures both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 
 from .base import Float32, PairsError
 from .vectors import as_rows, normalise_rows, unit_rows
+from .weights import TRUST
 
 Float64 = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
 FEWEST = 20
 SHARE = 0.02
 FEWEST_COMMON = 5
-TRUST = 0.4  # in the true score of a document that both indexes hold; .5 lost up to .015 where the new model is worse
-_ADAPTED_AT_FIRST, _ADAPTED_AT_LAST = 0.25, 0.5  # of a blended query, before and after the re-encode
 _LEAST_SPREAD = 1e-6
 
 
@@ -127,12 +126,11 @@ def blend_hits(
     return sorted(both, key=lambda hit: -hit[1])[:limit]
 
 
-def blend_queries(legacy: Float32, adapted: Float32, migrated: float) -> Float32:
+def blend_queries(legacy: Float32, adapted: Float32, weight: float) -> Float32:
     """Ask the old index with both models: legacy-encoded and adapted queries (n, old_dim) as one unit vector each.
 
-    The mean leans on the old model (three quarters at first, half when all is `migrated`, 0 to 1): the adapter learns
-    from what is re-encoded.
+    `weight` is the adapted one's, 0 to 1 (weights.py).
     """
-    share = np.float32(_ADAPTED_AT_FIRST + (_ADAPTED_AT_LAST - _ADAPTED_AT_FIRST) * min(max(migrated, 0.0), 1.0))
+    share = np.float32(weight)
     mixed = (np.float32(1.0) - share) * unit_rows(legacy) + share * unit_rows(adapted)
     return normalise_rows(mixed)

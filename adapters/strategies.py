@@ -16,29 +16,17 @@ from numpy.typing import NDArray
 
 from .base import Float32, Map
 from .evaluate import NAIVE, ORACLE, STATUS_QUO
-from .merge import TailMatcher, blend_hits, blend_queries, match_hits
+from .half_migrated import HalfMigrated
+from .merge import TailMatcher, blend_queries
 from .metrics import Judgements, ndcg_at
-from .search import search_exact
+from .scene import Scene
+from .search import Int64, search_exact
+from .weights import Weighed, Weights, usual_weights, weights_to_try
 
 Float64 = NDArray[np.float64]
 ADAPTED, CROSSFADE, LEGACY = "adapted", "crossfade", "crossfade, old-model queries"
-SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
-_OLD_HITS, _NEW_HITS, _DEPTH = 60, 60, 10  # as the proxy asks
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What is searched: the same documents as both models see them, and queries with their judgements.
-
-    old_documents (m, old_dim), new_documents (m, new_dim), new_queries (n, new_dim), old_queries (n, old_dim) or None
-    where the old model is not at hand; judgements are {document row: gain} for each query. Rows are of unit length.
-    """
-
-    old_documents: Float32
-    new_documents: Float32
-    new_queries: Float32
-    old_queries: Float32 | None
-    judgements: Judgements
+SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+_DEPTH = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +42,36 @@ class Strategy:
         return float(self.values.mean())
 
 
-def neighbours_as_truth(queries: Float32, documents: Float32) -> list[dict[int, float]]:
-    """The ten nearest documents (m, dim) of each query (n, dim), worth 1 / log2(rank + 1), as judgements."""
-    ranking, _ = search_exact(queries, documents, _DEPTH)
-    gains = 1.0 / np.log2(np.arange(2, ranking.shape[1] + 2))
-    return [dict(zip(row.tolist(), gains.tolist(), strict=True)) for row in ranking]
+def weigh(
+    scene: Scene, maps: Sequence[Map], matcher: TailMatcher, *, shares: Sequence[float] = SHARES, seed: int = 0
+) -> tuple[Weighed, ...]:
+    """Measure every blend of both models at each share; documents are re-encoded in an order drawn by seed.
+
+    `maps` has the query map of each share.
+    """
+    return tuple(
+        weigh_at(scene, fitted.apply(scene.new_queries), scene.re_encoded(share, seed), share, matcher)
+        for share, fitted in zip(shares, maps, strict=True)
+    )
 
 
-def measure_strategies(
-    scene: Scene, fitted: Map, matcher: TailMatcher, *, shares: Sequence[float] = SHARES, seed: int = 0
-) -> tuple[Strategy, ...]:
-    """Measure every strategy that the scene has queries for; documents are re-encoded in an order drawn by seed."""
+def weigh_at(scene: Scene, mapped: Float32, done: Int64, share: float, matcher: TailMatcher) -> Weighed:
+    """Measure every blend with the documents `done` (rows) re-encoded, for queries mapped to (n, old_dim)."""
+    values: dict[Weights | None, Float64] = {None: _search(mapped, scene.old_documents, scene.judgements)}
+    half = HalfMigrated(scene, done, matcher)
+    tried = weights_to_try(share, texts=scene.old_queries is not None)
+    for adapted in dict.fromkeys(weights.adapted for weights in tried):
+        asked = mapped
+        if adapted < 1 and scene.old_queries is not None:
+            asked = blend_queries(scene.old_queries, mapped, adapted)
+        trusts = [weights.trust for weights in tried if weights.adapted == adapted]
+        for trust, ranking in zip(trusts, half.rank(asked, trusts, _DEPTH), strict=True):
+            values[Weights(adapted, trust)] = ndcg_at(ranking, scene.judgements, _DEPTH)
+    return Weighed(share, values)
+
+
+def measure_strategies(scene: Scene, fitted: Map, weighed: Sequence[Weighed]) -> tuple[Strategy, ...]:
+    """Measure every strategy that the scene has queries for; half migrated it is the one with the usual weights."""
     mapped = fitted.apply(scene.new_queries)
     found = [
         Strategy(NAIVE, 0.0, _naive(scene)),
@@ -72,14 +79,11 @@ def measure_strategies(
     ]
     if scene.old_queries is not None:
         found.insert(0, Strategy(STATUS_QUO, 0.0, _search(scene.old_queries, scene.old_documents, scene.judgements)))
-    order = np.random.default_rng(seed).permutation(len(scene.old_documents))
     for name in (CROSSFADE,) if scene.old_queries is None else (CROSSFADE, LEGACY):
-        for share in shares:
-            old_side = mapped
-            if name == LEGACY and scene.old_queries is not None:
-                old_side = blend_queries(scene.old_queries, mapped, share)
-            values = _half_migrated(scene, old_side, matcher, order, share)
-            found.append(Strategy(name, share, values))
+        for one in weighed:
+            if one.migrated > 0:
+                usual = usual_weights(one.migrated, texts=name == LEGACY)
+                found.append(Strategy(name, one.migrated, one.values[usual]))
     found.append(Strategy(ORACLE, 1.0, _search(scene.new_queries, scene.new_documents, scene.judgements)))
     return tuple(found)
 
@@ -93,25 +97,3 @@ def _naive(scene: Scene) -> Float64:
     if scene.new_queries.shape[1] != scene.old_documents.shape[1]:
         return np.zeros(len(scene.new_queries))
     return _search(scene.new_queries, scene.old_documents, scene.judgements)
-
-
-def _half_migrated(
-    scene: Scene, old_side: Float32, matcher: TailMatcher, order: NDArray[np.int64], share: float
-) -> Float64:
-    """nDCG@10 with the first `share` of the order re-encoded; old_side (n, old_dim) asks the old index."""
-    fresh = order[: round(share * len(order))]
-    is_fresh = np.zeros(len(order), bool)
-    is_fresh[fresh] = True
-    new_rows, _ = search_exact(scene.new_queries, scene.new_documents[fresh], min(_NEW_HITS, len(fresh)))
-    old_rows, old_scores = search_exact(old_side, scene.old_documents, _OLD_HITS)
-    line = matcher.match(scene.new_queries, old_side)
-    ranked = np.full((len(old_rows), _DEPTH), -1)
-    for at, query in enumerate(scene.new_queries):
-        true = np.union1d(fresh[new_rows[at]], old_rows[at][is_fresh[old_rows[at]]])
-        new = list(zip(true.tolist(), (scene.new_documents[true] @ query).tolist(), strict=True))
-        own = list(zip(old_rows[at].tolist(), old_scores[at].tolist(), strict=True))
-        scale, shift = match_hits(dict(new), own) or (float(line.scale[at]), float(line.shift[at]))
-        old = [(row, scale * score + shift) for row, score in own]
-        best = [row for row, _ in blend_hits(new, old, _DEPTH)]
-        ranked[at, : len(best)] = best
-    return ndcg_at(ranked, scene.judgements, _DEPTH)

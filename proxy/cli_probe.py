@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from crossfade.adapters.base import Adapter
     from crossfade.adapters.verdict import Standing, Verdict
+    from crossfade.adapters.weights import Chosen
 
     from .probing import Gathered
 
@@ -26,6 +27,7 @@ class Probe:
     adapter: Adapter
     table: tuple[Standing, ...]
     verdict: Verdict
+    chosen: tuple[Chosen, ...]
 
 
 def probe(
@@ -84,9 +86,11 @@ def measure(gathered: Gathered, *, method: str, seconds: float | None, seed: int
     """Fit an adapter, measure every strategy, and decide. Raises PairsError."""
     from crossfade.adapters.merge import fit_matcher
     from crossfade.adapters.pairs import make_pairs
+    from crossfade.adapters.rehearsal import rehearse
     from crossfade.adapters.select import fit_adapter
-    from crossfade.adapters.strategies import measure_strategies
-    from crossfade.adapters.verdict import decide, stand
+    from crossfade.adapters.strategies import measure_strategies, weigh
+    from crossfade.adapters.verdict import Truth, decide, stand
+    from crossfade.adapters.weights import choose_weights
 
     from .cli_output import progress_bar
 
@@ -107,8 +111,13 @@ def measure(gathered: Gathered, *, method: str, seconds: float | None, seed: int
             progress=lambda done, total, name: step(done, total),
         )
     matcher = fit_matcher(gathered.source, gathered.target, seed=seed)
-    table = stand(measure_strategies(gathered.scene, adapter.query, matcher, seed=seed))
-    return Probe(gathered, adapter, table, decide(table, gathered.truth, can_encode_old=gathered.can_encode_old))
+    maps = rehearse(adapter, pairs, gathered.scene, queries=observed, query_mean=mean, seed=seed)
+    weighed = weigh(gathered.scene, maps, matcher, seed=seed)
+    table = stand(measure_strategies(gathered.scene, adapter.query, weighed))
+    verdict = decide(table, gathered.truth, can_encode_old=gathered.can_encode_old)
+    # The new model's own neighbours would have it count alone, whichever model is better.
+    judged = gathered.truth is not Truth.NEIGHBOURS
+    return Probe(gathered, adapter, table, verdict, choose_weights(weighed) if judged else ())
 
 
 def describe(found: Probe) -> dict[str, Any]:
@@ -126,6 +135,7 @@ def describe(found: Probe) -> dict[str, Any]:
         "queries": len(gathered.scene.new_queries),
         "searched": len(gathered.scene.new_documents),
         "strategies": [asdict(one) for one in found.table],
+        "weights": [one.to_json() for one in found.chosen],
         "adapter": {"method": found.adapter.card.method, "pairs": found.adapter.card.pairs.count},
         "cost": {
             "documents": cost.documents,
@@ -153,10 +163,9 @@ def _print(found: Probe, out: Path) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    from crossfade.adapters.verdict import Recommendation
-
     from .cli_output import print_table
     from .probe_report import cells, cost_lines, headline
+    from .probe_weights import COLUMNS, NOTE, weight_cells
 
     console = Console()
     reasons = "\n".join(f"- {reason}" for reason in found.verdict.reasons)
@@ -164,6 +173,9 @@ def _print(found: Probe, out: Path) -> None:
     console.print(told)
     columns = ["strategy", "re-encoded", "nDCG@10 [95 %]", "against the status quo [95 %]", "p", "of the oracle"]
     print_table(columns, [cells(one) for one in found.table])
+    if found.chosen:
+        print_table(list(COLUMNS), [weight_cells(one) for one in found.chosen])
+        typer.echo(NOTE)
     gathered = found.gathered
     typer.echo(
         f"truth: {gathered.truth}; asked: {gathered.asked}; {len(gathered.scene.new_documents):,} documents searched "
@@ -172,5 +184,5 @@ def _print(found: Probe, out: Path) -> None:
     for line in cost_lines(gathered.cost):
         typer.echo(line)
     typer.echo(f"{out / REPORT}.html, .json")
-    if found.verdict.recommendation is Recommendation.ENCODE_OLD:
-        typer.echo(f"migrate.verdict: {out / REPORT}.json has auto do so for queries that come as text")
+    if found.chosen:
+        typer.echo(f"migrate.verdict: {out / REPORT}.json has auto weigh both models like this")

@@ -47,7 +47,10 @@ class Asked:
 
 @dataclass(slots=True, eq=False)
 class Crossfade:
-    """One request on its way; `seconds` is how long each question to the new index may take."""
+    """One request on its way; `seconds` is how long each question to the new index may take.
+
+    `trust` is how much the new index's score counts of a point that both hold (adapters/weights.py).
+    """
 
     worker: Worker
     incoming: Incoming
@@ -58,6 +61,7 @@ class Crossfade:
     target: Target
     patience: Patience
     seconds: float
+    trust: float
 
     @property
     def _codec(self) -> ReadCodec:
@@ -170,7 +174,7 @@ class Crossfade:
         final = []
         for one, hits, pair in zip(asked, found, lines, strict=True):
             depth = _depth(one.search)
-            ranked = merge_search(hits, depth, pair, self.view.migrated, self._scale)
+            ranked = merge_search(hits, depth, pair, self.view.migrated, self._scale, self.trust)
             final.append(cut(ranked, one.search.offset, one.search.limit, one.search.threshold, hits.falls))
         return final
 

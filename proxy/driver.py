@@ -230,7 +230,7 @@ async def _encode(worker: Worker, text: TextJob, snapshot: Snapshot) -> Float32:
         legacy, adapted = await asyncio.gather(
             _encode(worker, replace(text, beside=None), snapshot), _encode(worker, text.beside, snapshot)
         )
-        blended: Float32 = blend_queries(legacy, adapted, text.share) * np.float32(np.linalg.norm(legacy))
+        blended: Float32 = blend_queries(legacy, adapted, text.weight) * np.float32(np.linalg.norm(legacy))
         return blended  # as long as the index's own
     row = text.row = await worker.encode(text, snapshot)
     return row if text.map is None else await worker.apply(text.map, row)

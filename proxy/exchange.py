@@ -78,7 +78,7 @@ class TextJob:
     slot: TextSlot
     row: Float32 | None = None  # (1, dim) of its model, once it is encoded
     beside: TextJob | None = None  # the same text by another model, to be blended with this one
-    share: float = 0.0  # of the documents that are re-encoded, which the blend depends on
+    weight: float = 0.0  # of the one beside, 0 to 1
 
 
 @dataclass(slots=True)

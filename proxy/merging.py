@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from crossfade.adapters.merge import TRUST, blend_hits, match_hits
+from crossfade.adapters.merge import blend_hits, match_hits
 from crossfade.backends.index import PointId
 from crossfade.backends.reading import Hit
 
@@ -57,10 +57,13 @@ def find_line(found: Found, of: Scale) -> tuple[float, float] | None:
     return match_hits(new, [(hit.id, _similarity(hit.score, of)) for hit in found.old])
 
 
-def merge_search(found: Found, count: int, line: tuple[float, float] | None, migrated: float, of: Scale) -> list[Hit]:
+def merge_search(
+    found: Found, count: int, line: tuple[float, float] | None, migrated: float, of: Scale, trust: float
+) -> list[Hit]:
     """The best `count` hits of one search, each with its score on the new index's scale.
 
-    `line` is scale and shift of this query's old scores; None: they do not compare, and ranks count.
+    `line` is scale and shift of this query's old scores; None: they do not compare, and ranks count. `trust` is how
+    much the new score counts of a hit that has both.
     """
     true, falls = found.true, found.falls
     ranked = sorted(true.values(), key=lambda hit: -hit.score if falls else hit.score)
@@ -70,7 +73,6 @@ def merge_search(found: Found, count: int, line: tuple[float, float] | None, mig
     scale, shift = line
     old = [(hit.id, scale * _similarity(hit.score, of) + shift) for hit in found.old]
     raw = {hit.id: hit for hit in (*found.old, *ranked)}
-    trust = TRUST if migrated < 1 else 1.0  # whole, but for what was written just now: its own scores count
     merged = blend_hits(new, old, count, trust=trust)
     return [raw[key]._replace(score=_score(score, of)) for key, score in merged]
 

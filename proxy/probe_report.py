@@ -12,8 +12,12 @@ from crossfade.adapters.report import load_pyplot
 from crossfade.adapters.strategies import ADAPTED, CROSSFADE, LEGACY
 from crossfade.adapters.verdict import Recommendation, Standing, Truth
 
+from .probe_weights import COLUMNS, NOTE, weight_cells
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from crossfade.adapters.weights import Chosen
 
     from .cli_probe import Probe
     from .probing import Cost
@@ -88,6 +92,7 @@ def render_html(found: Probe) -> str:
         curves=_draw_curves(found.table),
         head=head,
         rows="".join(_row(one) for one in found.table),
+        weights=_weights(found.chosen),
         costs="".join(f"<li>{escape(line.removeprefix('cost: '))}</li>" for line in cost_lines(gathered.cost)),
         truth=escape(gathered.truth.value),
         asked=escape(gathered.asked),
@@ -95,6 +100,19 @@ def render_html(found: Probe) -> str:
         adapter=escape(found.adapter.card.method),
         pairs=f"{found.adapter.card.pairs.count:,}",
         caution=escape(_CAUTIONS[gathered.truth]),
+    )
+
+
+def _weights(chosen: Sequence[Chosen]) -> str:
+    """The section on weights, where there are any."""
+    if not chosen:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    lines = ("".join(f"<td>{escape(cell)}</td>" for cell in weight_cells(one)) for one in chosen)
+    rows = "".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        f"<section><h2>How much each model should count on the way</h2><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table><p><small>{escape(NOTE)}</small></p></section>"
     )
 
 
@@ -197,13 +215,16 @@ small { color: #6b7280; }
 <section><h2>What each strategy gives</h2>$dots</section>
 <section><h2>On the way: quality while the collection is re-encoded</h2>$curves</section>
 <section><h2>Figures</h2><table><thead><tr>$head</tr></thead><tbody>$rows</tbody></table></section>
+$weights
 <section><h2>Costs</h2><ul>$costs</ul></section>
 <section><h2>How this was measured</h2><ul>
 <li>Truth: $truth. Asked: $asked. $caution</li>
 <li>$searched documents, searched exactly by cosine. Intervals: 95 % bootstrap over queries; p of the paired bootstrap
 against the status quo. nDCG@10 with linear gains, as trec_eval computes it.</li>
-<li>Adapter: $adapter, fitted on $pairs pairs and not refitted as the re-encode goes on, which would better it.</li>
-<li>Half-migrated figures: documents re-encoded in random order, both parts searched, merged by tail matching.</li>
+<li>Adapter: $adapter, fitted on $pairs pairs; half migrated it has learnt from what is re-encoded too, as a migration
+has it.</li>
+<li>Half-migrated figures: documents re-encoded in random order, both parts searched and ranked by both models' scores,
+with the weights that are usual without a verdict.</li>
 </ul></section>
 </main></body></html>
 """)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crossfade.adapters.base import Float32
 from crossfade.adapters.calibrate import Metric
 from crossfade.adapters.dataset import models_in, read_dataset, rows_of
-from crossfade.adapters.strategies import Scene, neighbours_as_truth
+from crossfade.adapters.scene import Scene, neighbours_as_truth
 from crossfade.adapters.vectors import unit_rows
 from crossfade.adapters.verdict import Truth
 from crossfade.backends.index import FieldInfo

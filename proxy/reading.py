@@ -13,6 +13,7 @@ from time import perf_counter
 
 import numpy as np
 
+from crossfade.adapters.weights import Weights
 from crossfade.backends.dialect import MalformedError, RequestContext, Role, ScoreSlot, VectorSlot
 from crossfade.backends.reading import Asking, Search
 
@@ -28,7 +29,7 @@ from .migration.record import MigrationView
 from .patience import Patience, TargetFailed, seconds_to_wait
 from .routing import Snapshot, find_view
 from .shadowing import TOP, Shadow, draws
-from .strategies import Request, Way, choose_way, find_key, read_wanted
+from .strategies import Request, Way, choose_way, find_key, find_weights, read_wanted
 from .upstream import read_all
 from .worker import Worker
 
@@ -92,10 +93,12 @@ class Reading:
         model = self._find_model(plan)
         why: str | None = None
         verdict = self.snapshot.verdicts.get(self.view.collection)
-        way = choose_way(self.view, wanted, self._describe(plan, searches, model), verdict)
+        request = self._describe(plan, searches, model)
+        way = choose_way(self.view, wanted, request, verdict)
+        weights = find_weights(self.view, wanted, way, request.texts, verdict)
         self._count_model(plan, model)
         try:
-            outgoing = await self._go(way, plan, searches)
+            outgoing = await self._go(way, weights, plan, searches)
         except TargetFailed as error:
             why = error.reason
         except OldFailed:  # whatever it was, the request as it is will meet it too, and say so
@@ -185,23 +188,28 @@ class Reading:
             self.worker.tally.old_queries[self.view.collection, model] += 1
             self.worker.tally.last_old[self.view.collection, model] = time.time()
 
-    async def _go(self, way: Way, plan: Plan, searches: list[Search] | None) -> Outgoing:
+    async def _go(self, way: Way, weights: Weights, plan: Plan, searches: list[Search] | None) -> Outgoing:
         match way:
             case "native":
                 return await self._ask_target()
             case "crossfade" | "legacy-crossfade":
                 assert searches is not None  # the choice was made for plain searches
-                return await self._crossfade(plan, searches, legacy=way == "legacy-crossfade")
+                asking = self._with_both(plan, weights) if way == "legacy-crossfade" else plan
+                return await self._crossfade(plan, asking, searches, weights.trust)
             case "legacy-encode":
-                plan = replace(plan, texts=[self._both(text) for text in plan.texts])
+                plan = self._with_both(plan, weights)
         return await carry_out(self.worker, self.incoming, self.read, plan, self.snapshot)
 
-    def _both(self, text: TextJob) -> TextJob:
-        """A text of the new model as the old one makes a vector of it, blended with what the new one does."""
-        if text.model != self.view.to_model:
-            return text
-        old = TextJob(text.space, self.view.from_model, None, text.slot)
-        return replace(old, beside=text, share=self.view.migrated)
+    def _with_both(self, plan: Plan, weights: Weights) -> Plan:
+        """Texts of the new model as the old one makes vectors of them, blended with what the new one does."""
+
+        def both(text: TextJob) -> TextJob:
+            if text.model != self.view.to_model:
+                return text
+            old = TextJob(text.space, self.view.from_model, None, text.slot)
+            return replace(old, beside=text, weight=weights.adapted)
+
+        return replace(plan, texts=[both(text) for text in plan.texts])
 
     @property
     def _patience(self) -> Patience:
@@ -229,7 +237,8 @@ class Reading:
         check_answer(self.worker, self.incoming, outgoing, self.snapshot)
         return outgoing
 
-    async def _crossfade(self, plan: Plan, searches: list[Search], *, legacy: bool) -> Outgoing:
+    async def _crossfade(self, plan: Plan, asking: Plan, searches: list[Search], trust: float) -> Outgoing:
+        """Both indexes merged; `asking` is the plan that makes the old one's vectors."""
         target = self.worker.target(self.snapshot, self.incoming.operation.transport)
         crossfade = Crossfade(
             self.worker,
@@ -241,15 +250,15 @@ class Reading:
             target,
             self._patience,
             self._seconds,
+            trust,
         )
-        outgoing, _ = await crossfade.answer(await self._find_vectors(plan, searches, legacy=legacy))
+        outgoing, _ = await crossfade.answer(await self._find_vectors(plan, asking, searches))
         if self.snapshot.config.detect.observe:
             self.worker.observe(plan)
         return outgoing
 
-    async def _find_vectors(self, plan: Plan, searches: list[Search], *, legacy: bool) -> list[Asked]:
+    async def _find_vectors(self, plan: Plan, asking: Plan, searches: list[Search]) -> list[Asked]:
         """Each search with its vectors for both indexes."""
-        asking = replace(plan, texts=[self._both(text) for text in plan.texts]) if legacy else plan
         edits = await prepare(self.worker, asking, self.snapshot)
         old = {id(slot): np.asarray(rows) for slot, rows in edits if not isinstance(slot, ScoreSlot)}
         asked = []

@@ -6,8 +6,9 @@ legacy-encode  the old index, asked with the text encoded by both models; merged
 native         the new index, with true vectors of the new model and mapped ones of others
 
 `auto` is adapt while nothing is migrated, crossfade from then on, and native for the share that is switched. At the
-shares where a probe's verdict has found that better it is legacy-encode for texts, or adapt. Clients of other models
-stay on the old index until the migration is completed, unless they ask for native themselves.
+shares where a probe's verdict has found that better it is legacy-encode for texts, or adapt, and both models count as
+much as the probe found best. Clients of other models stay on the old index until the migration is completed, unless
+they ask for native themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Final, Literal, NamedTuple, get_args
+
+from crossfade.adapters.weights import Weights, usual_weights
 
 from .errors import UnknownStrategy
 from .migration.machine import OVER
@@ -85,12 +88,6 @@ def adapts_every(view: MigrationView, wanted: Strategy | None) -> bool:
     return strategy == "adapt" or (strategy in ("auto", "crossfade") and view.migrated == 0)
 
 
-def _by_verdict(verdict: Verdict, migrated: float, *, texts: bool) -> Strategy:
-    if texts and verdict.prefers_old(migrated):
-        return "legacy-encode"
-    return "adapt" if verdict.prefers_alone(migrated) else "crossfade"
-
-
 def choose_way(view: MigrationView, wanted: Strategy | None, request: Request, verdict: Verdict | None = None) -> Way:
     """What is to be done for a read."""
     if wanted == "native":
@@ -104,7 +101,20 @@ def choose_way(view: MigrationView, wanted: Strategy | None, request: Request, v
         return "native"
     merges = view.migrated > 0 and request.plain
     if strategy == "auto" and verdict is not None:
-        strategy = _by_verdict(verdict, view.migrated if merges else 0.0, texts=request.texts)
+        chosen = verdict.choose(view.migrated if merges else 0.0, texts=request.texts)
+        strategy = "adapt" if chosen is None else "legacy-encode" if chosen.adapted < 1 else "crossfade"
     if strategy == "legacy-encode" and request.texts:
         return "legacy-crossfade" if merges else "legacy-encode"
     return "crossfade" if merges and strategy != "adapt" else "adapt"
+
+
+def find_weights(
+    view: MigrationView, wanted: Strategy | None, way: Way, texts: bool, verdict: Verdict | None = None
+) -> Weights:
+    """How much each model counts in a way that was chosen: what the probe found for `auto`, else what is usual."""
+    legacy = way in ("legacy-encode", "legacy-crossfade")
+    if (wanted or view.strategy) == "auto" and verdict is not None:
+        chosen = verdict.choose(0.0 if way == "legacy-encode" else view.migrated, texts=texts)
+        if chosen is not None:
+            return chosen
+    return usual_weights(view.migrated, texts=legacy)

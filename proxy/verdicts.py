@@ -1,53 +1,49 @@
-"""What a probe has found, as far as serving follows it: at which shares of re-encoded documents which queries are best.
+"""What a probe has found, as far as serving follows it: how much each model counts, by the share that is re-encoded.
 
-`crossfade probe` measures new-model queries, mapped, on the old index alone and on both, and queries by the old model
-on both, at several shares of re-encoded documents. Between them differences are taken to be straight.
+`crossfade probe` measures blends of both models' queries and scores at several shares and writes down which were best
+(adapters/weights.py). Between these shares weights are taken to change straight.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
-from crossfade.adapters.evaluate import STATUS_QUO
-from crossfade.adapters.strategies import ADAPTED, CROSSFADE, LEGACY
+from crossfade.adapters.weights import Choice, Weights
 
 from .config import Config
 from .config_fields import resolve_field
 from .errors import VerdictUnusable
 
-WORTH: Final = 0.01  # nDCG@10 by which another way must be better than the usual one
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """By share of re-encoded documents (rising, from 0): the gain over mapped queries on both indexes, in nDCG@10.
-
-    `old` by encoding texts with the old model too, `alone` by asking the old index alone.
-    """
+    """By share of re-encoded documents, rising from 0: what is best for queries that come as vectors, and as texts."""
 
     shares: tuple[float, ...]
-    old: tuple[float, ...]
-    alone: tuple[float, ...]
+    vectors: tuple[Choice, ...]
+    texts: tuple[Choice, ...]
 
-    def prefers_old(self, migrated: float) -> bool:
-        """Whether texts are to be encoded by the old model too, at this share of re-encoded documents, 0 to 1."""
-        return self._at(migrated, self.old) > WORTH
+    def choose(self, migrated: float, *, texts: bool) -> Choice:
+        """What is best at a share of re-encoded documents, 0 to 1; at 1 true scores count alone."""
+        chosen = _between(self.shares, self.texts if texts else self.vectors, migrated)
+        return chosen._replace(trust=1.0) if chosen is not None and migrated >= 1 else chosen
 
-    def prefers_alone(self, migrated: float) -> bool:
-        """Whether the old index is to be asked alone: the new model on its own is then worse than what is mapped."""
-        return self._at(migrated, self.alone) > WORTH
 
-    def _at(self, migrated: float, gains: tuple[float, ...]) -> float:
-        for at in range(1, len(self.shares)):
-            low, high = self.shares[at - 1], self.shares[at]
-            if migrated <= high:
-                part = (migrated - low) / (high - low)
-                return (1 - part) * gains[at - 1] + part * gains[at]
-        return gains[-1]
+def _between(shares: Sequence[float], chosen: Sequence[Choice], migrated: float) -> Choice:
+    for at in range(1, len(shares)):
+        low, high = shares[at - 1], shares[at]
+        if migrated <= high:
+            part = (migrated - low) / (high - low)
+            before, after = chosen[at - 1], chosen[at]
+            if before is None or after is None or (before.adapted < 1) != (after.adapted < 1):
+                return before if part < 0.5 else after  # there is nothing between one encoder and two
+            return Weights(*((1 - part) * one + part * other for one, other in zip(before, after, strict=True)))
+    return chosen[-1]
 
 
 def read_verdict(path: Path, collection: str, old: str, new: str) -> Verdict:
@@ -59,7 +55,10 @@ def read_verdict(path: Path, collection: str, old: str, new: str) -> Verdict:
     try:
         told: dict[str, Any] = orjson.loads(path.read_bytes())
         probed = {"collection": told["collection"], "index_model": told["index_model"], "model": told["model"]}
-        figures = {(one["strategy"], float(one["migrated"])): float(one["ndcg10"]) for one in told["strategies"]}
+        found = sorted(
+            (float(one["migrated"]), _read_choice(one["vectors"]), _read_choice(one["texts"]))
+            for one in told["weights"]
+        )
     except OSError as error:
         raise refuse(f"it cannot be read: {error.strerror}") from error
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
@@ -68,13 +67,20 @@ def read_verdict(path: Path, collection: str, old: str, new: str) -> Verdict:
     for key, name in wanted.items():
         if probed[key] != name:
             raise refuse(f"its {key} is {probed[key]!r}, here it is {name!r}")
-    shares = sorted(share for name, share in figures if name == LEGACY and (CROSSFADE, share) in figures)
-    if not {(STATUS_QUO, 0.0), (ADAPTED, 0.0)} <= figures.keys():
-        raise refuse("it does not know the status quo: the probe had no encoder for the old model")
-    adapted = figures[ADAPTED, 0.0]
-    legacy = (figures[LEGACY, share] - figures[CROSSFADE, share] for share in shares)
-    alone = (adapted - figures[CROSSFADE, share] for share in shares)
-    return Verdict((0.0, *shares), (figures[STATUS_QUO, 0.0] - adapted, *legacy), (0.0, *alone))
+    if not found or found[0][0] != 0:
+        raise refuse("it says nothing of weights: its queries' truth was the new model's own neighbours")
+    shares, vectors, texts = zip(*found, strict=True)
+    return Verdict(shares, vectors, texts)
+
+
+def _read_choice(told: Any) -> Choice:
+    """Raises KeyError, TypeError and ValueError for what is none."""
+    if told is None:
+        return None
+    weights = Weights(float(told["adapted"]), float(told["trust"]))
+    if not all(0 <= one <= 1 for one in weights):
+        raise ValueError(f"weights are from 0 to 1, not {weights}")
+    return weights
 
 
 def load_verdict(config: Config, collection: str) -> Verdict | None:

@@ -105,12 +105,13 @@ def test_blended_hits_are_sorted_and_unique_and_leave_out_nothing_better(
     assert len({key for key, _ in everything}) == len(everything)
 
 
-def test_blended_queries_lean_from_the_old_model_to_the_middle() -> None:
+def test_blended_queries_are_unit_vectors_between_both_whatever_their_lengths() -> None:
     legacy, adapted = np.array([[2.0, 0.0]], np.float32), np.array([[0.0, 3.0]], np.float32)
-    first, last, beyond = (blend_queries(legacy, adapted, migrated) for migrated in (0.0, 1.0, 7.0))
+    old, first, middle, new = (blend_queries(legacy, adapted, weight) for weight in (0.0, 0.25, 0.5, 1.0))
+    np.testing.assert_allclose(old, [[1.0, 0.0]])
     np.testing.assert_allclose(first, [[0.75, 0.25]] / np.sqrt(0.625), rtol=1e-6)
-    np.testing.assert_allclose(last, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
-    np.testing.assert_array_equal(last, beyond)
+    np.testing.assert_allclose(middle, [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
+    np.testing.assert_allclose(new, [[0.0, 1.0]])
 
 
 def test_hits_with_both_scores_say_how_old_scores_compare() -> None:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crossfade.adapters.base import PairsError
+from crossfade.adapters.base import Float32, Map, PairsError
 from crossfade.adapters.evaluate import NAIVE, ORACLE, STATUS_QUO
 from crossfade.adapters.linear import fit_linear
 from crossfade.adapters.merge import fit_matcher
-from crossfade.adapters.strategies import (
-    ADAPTED,
-    CROSSFADE,
-    LEGACY,
-    Scene,
-    Strategy,
-    measure_strategies,
-    neighbours_as_truth,
-)
+from crossfade.adapters.scene import Scene, neighbours_as_truth
+from crossfade.adapters.strategies import ADAPTED, CROSSFADE, LEGACY, SHARES, Strategy, measure_strategies, weigh
 from crossfade.adapters.vectors import unit_rows
 from crossfade.adapters.verdict import (
     Gap,
@@ -133,9 +126,15 @@ def turned_scene(*, old_queries: bool, noise: float = 0.0) -> tuple[Scene, np.nd
     return Scene(old, new, asked, before, neighbours_as_truth(asked, new)), new, old
 
 
+def measured(scene: Scene, fitted: Map, new: Float32, old: Float32) -> tuple[Strategy, ...]:
+    """Every strategy with one map at all shares."""
+    weighed = weigh(scene, [fitted] * len(SHARES), fit_matcher(new, old))
+    return measure_strategies(scene, fitted, weighed)
+
+
 def test_where_the_spaces_are_one_turned_every_strategy_but_the_naive_one_is_the_oracle() -> None:
     scene, new, old = turned_scene(old_queries=True)
-    found = measure_strategies(scene, fit_linear(new, old, ridge=1e-6), fit_matcher(new, old))
+    found = measured(scene, fit_linear(new, old, ridge=1e-6), new, old)
     assert {one.name for one in found} == {STATUS_QUO, NAIVE, ADAPTED, CROSSFADE, LEGACY, ORACLE}
     for one in found:
         assert one.mean == pytest.approx(1.0, abs=2e-3) if one.name != NAIVE else one.mean < 0.5
@@ -143,7 +142,7 @@ def test_where_the_spaces_are_one_turned_every_strategy_but_the_naive_one_is_the
 
 def test_the_more_is_re_encoded_the_nearer_crossfade_comes_to_the_oracle() -> None:
     scene, new, old = turned_scene(old_queries=False, noise=0.15)
-    found = measure_strategies(scene, fit_linear(new, old, ridge=0.1), fit_matcher(new, old), shares=(0.1, 0.9))
+    found = measured(scene, fit_linear(new, old, ridge=0.1), new, old)
     means = {(one.name, one.migrated): one.mean for one in found}
     assert STATUS_QUO not in {one.name for one in found}
     assert LEGACY not in {one.name for one in found}
@@ -155,5 +154,5 @@ def test_new_queries_of_another_length_find_nothing_in_the_old_index() -> None:
     scene, new, old = turned_scene(old_queries=False)
     cut = Scene(unit_rows(old[:, :8]), new, scene.new_queries, None, scene.judgements)
     fitted = fit_linear(new, cut.old_documents, ridge=0.1)
-    found = measure_strategies(cut, fitted, fit_matcher(new, cut.old_documents), shares=(0.5,))
+    found = measured(cut, fitted, new, cut.old_documents)
     assert {one.name: one.mean for one in found}[NAIVE] == 0

@@ -30,13 +30,14 @@ from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
 from crossfade.adapters.candidates import MOST_FOR_COHERENCE, OFFSET, memory_for
 from crossfade.adapters.dataset import read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, load_judged
-from crossfade.adapters.merge import TRUST, blend_hits, fit_matcher, match_hits
+from crossfade.adapters.merge import blend_hits, fit_matcher, match_hits
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
 from crossfade.adapters.search import search_exact
 from crossfade.adapters.select import served
 from crossfade.adapters.store import save_adapter
+from crossfade.adapters.weights import usual_weights
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
@@ -179,7 +180,7 @@ def merge_offline(
     assert kept is not None
     line = fit_matcher(kept[0], kept[1]).match(judged.new_queries, mapped)
     present = set(there.tolist())
-    trust = TRUST if share < 1 else 1.0
+    trust = usual_weights(share).trust
     merged = np.full((len(mapped), DEPTH), -1, np.int64)
     for at in range(len(mapped)):
         new = dict(zip(there[new_rows[at]].tolist(), new_scores[at].tolist(), strict=True))

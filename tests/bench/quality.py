@@ -15,40 +15,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crossfade.adapters.base import Float32, Map
 from crossfade.adapters.candidates import select_recipe
 from crossfade.adapters.choice import METHODS
-from crossfade.adapters.dataset import Dataset, read_dataset, rows_of
-from crossfade.adapters.evaluate import Judged, Row, evaluate, load_judged, measure
-from crossfade.adapters.merge import TRUST, blend_hits, blend_queries, fit_matcher, match_hits
-from crossfade.adapters.metrics import ndcg_at
+from crossfade.adapters.evaluate import evaluate
 from crossfade.adapters.pairs import Pairs, make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
-from crossfade.adapters.search import search_exact
 from crossfade.adapters.select import served
 from crossfade.adapters.trial import make_trials
-from crossfade.adapters.vectors import unit_rows
-from crossfade.proxy.verdicts import WORTH
+from tests.bench.quality_cases import DATA, MOST_PAIRS, ROOT, Case, dataset_of, models_of, split, with_values
+from tests.bench.quality_migration import measure_migration
 from tests.bench.quality_report import read_parts, write_report
 from tests.bench.quality_required import Planned
 
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("CROSSFADE_DATA", ROOT.parent / "shared" / "data"))
 PARTS = ROOT / "build" / "quality-parts"
-MOST_PAIRS = 8_000
-MOST_TESTED = 500  # queries of a collection
 NAMED = ("scifact", "msmarco-dl", "cranfield", "med")
 UPGRADES = (
     ("minilm-l6", "e5-small"),
@@ -56,25 +43,7 @@ UPGRADES = (
     ("wordllama", "minilm-l6"),
     ("use-m3", "minilm-l6"),
 )
-MIGRATED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-LEGACY = "crossfade, legacy-encoded"
 CURVE = (250, 500, 1_000, 2_000, 4_000, 8_000, 16_000)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One fit and its tests: kind is "families", "curve" or "migration"."""
-
-    kind: str
-    collection: str
-    old: str
-    new: str
-    pairs: int
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}--{self.collection}--{self.old}--{self.new}--{self.pairs}--{self.seed}"
 
 
 def main() -> None:
@@ -137,18 +106,6 @@ def model_pairs(quick: bool) -> Iterator[tuple[str, str, str]]:
                 yield folder.name, old, new
 
 
-def models_of(folder: Path) -> list[str]:
-    return [path.name.removeprefix("docs.").removesuffix(".f16.npy") for path in folder.glob("docs.*.f16.npy")]
-
-
-@cache
-def dataset_of(collection: str, old: str, new: str) -> Dataset:
-    folder = DATA / collection
-    if (folder / "manifest.json").is_file():
-        return read_dataset(folder)
-    return read_dataset(folder, rows=rows_of(folder, [old, new]))
-
-
 def run(case: Case) -> None:
     """Measure one case unless its part is there."""
     path = PARTS / f"{case.name}.json"
@@ -176,27 +133,6 @@ def measure_families(case: Case) -> list[dict[str, Any]]:
     ]
 
 
-def split(case: Case, dataset: Dataset) -> tuple[Judged, Float32, NDArray[np.int64]]:
-    """The judged half, the observed half's vectors and the documents' order, by the case's seed."""
-    tested, seen, documents = halves(case, dataset)
-    return load_judged(dataset, case.old, case.new, tested), unit_rows(dataset.queries(case.new)[seen]), documents
-
-
-def halves(case: Case, dataset: Dataset) -> tuple[list[int], list[int], NDArray[np.int64]]:
-    """Rows of the queries to test and to observe, of each member of a joined corpus half, and the documents' order."""
-    rng = np.random.default_rng(case.seed)
-    tested: list[int] = []
-    seen: list[int] = []
-    groups = np.array(dataset.groups)
-    for group in dict.fromkeys(dataset.groups):
-        rows = rng.permutation(np.flatnonzero(groups == group))
-        half = len(rows) // 2
-        most = 100 if case.collection == "hetero" else MOST_TESTED
-        tested.extend(rows[:half][:most].tolist())
-        seen.extend(rows[half:].tolist())
-    return tested, seen, rng.permutation(len(dataset.document_ids))
-
-
 def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> tuple[dict[str, Map], dict[str, str]]:
     """The best recipe of each family on all pairs, the best of all as "auto" as it is served, and what each became."""
     mean = observed.mean(axis=0, dtype=np.float64)
@@ -212,111 +148,6 @@ def fit_families(pairs: Pairs, observed: Float32, share: float, seed: int) -> tu
     maps["auto"] = served(workshop.make(selection.winner.recipe))
     recipes["auto"] = selection.winner.recipe
     return maps, {name: recipe.method for name, recipe in recipes.items()}
-
-
-def with_values(row: Row, values: NDArray[np.float64], judged: Judged, seed: int) -> dict[str, Any]:
-    """A row as JSON with each query's figure; on a joined corpus with the mean over its members beside their mean."""
-    groups = np.array(judged.dataset.groups)[judged.rows]
-    members = list(dict.fromkeys(groups.tolist()))
-    means = [float(values[groups == group].mean()) for group in members]
-    figures = {"values": np.round(values, 4).tolist(), "of_members": round(float(np.mean(means)), 5)}
-    if len(members) > 1:
-        figures["members"] = [members.index(group) for group in groups.tolist()]
-    return row.to_json() | {"seed": seed, **figures}
-
-
-def measure_migration(case: Case) -> list[dict[str, Any]]:
-    """Adapt only, and both indexes together with adapted or blended queries, by the share migrated.
-
-    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone. "by a verdict"
-    is what `auto` does that follows a probe (proxy/strategies.py): the judgements of the observed half choose.
-    """
-    dataset = dataset_of(case.collection, case.old, case.new)
-    tested, seen, documents = halves(case, dataset)
-    judged, probed = (load_judged(dataset, case.old, case.new, rows) for rows in (tested, seen[:MOST_TESTED]))
-    observed = unit_rows(dataset.queries(case.new)[seen])
-    mean = observed.mean(axis=0, dtype=np.float64)
-    fixed = {
-        "status quo": search_exact(judged.old_queries, judged.old_documents, 100)[0],
-        "oracle": search_exact(judged.new_queries, judged.new_documents, 100)[0],
-    }
-    rows: list[dict[str, Any]] = []
-    for migrated in MIGRATED:
-        known = documents[: min(max(round(migrated * len(documents)), case.pairs), MOST_PAIRS)]
-        pairs = make_pairs(judged.new_documents[known], judged.old_documents[known])
-        share = len(known) / len(documents)
-        trials = make_trials(pairs, queries=observed, query_mean=mean, share=share, seed=case.seed)
-        recipe = select_recipe(trials, method="residual", count=len(pairs), seed=case.seed).winner.recipe
-        fitted = Workshop(pairs, mean, seed=case.seed).make(recipe)
-        done = documents[: round(migrated * len(documents))]
-        ways = HalfMigrated(judged, done, known).ways(fitted, migrated)
-        rankings = fixed | ways | steered(ways, HalfMigrated(probed, done, known).ways(fitted, migrated), probed)
-        evaluation = measure(judged, rankings, pairs=len(known), share=share, migrated=migrated)
-        rows += [
-            with_values(row, evaluation.values[row.method], judged, case.seed)
-            | {"migrated": migrated, "chosen": recipe.method}
-            for row in evaluation.rows
-        ]
-    return rows
-
-
-def steered(
-    ways: dict[str, NDArray[np.int64]], probed_ways: dict[str, NDArray[np.int64]], probed: Judged
-) -> dict[str, NDArray[np.int64]]:
-    """Of the ways' rankings those that `auto` would take after a probe's: for queries as vectors, and for texts."""
-    found = {name: float(ndcg_at(ranking, probed.judgements).mean()) for name, ranking in probed_ways.items()}
-    alone = found["adapt"] - found["crossfade"] > WORTH
-    old = found[LEGACY] - found["crossfade"] > WORTH
-    vectors = "adapt" if alone else "crossfade"
-    return {"by a verdict": ways[vectors], "by a verdict, texts": ways[LEGACY if old else vectors]}
-
-
-@dataclass(frozen=True)
-class HalfMigrated:
-    """A collection whose documents `done` are in the new index, searched as the proxy does.
-
-    Both indexes give their 60 best, the old one of all documents, and the new one its scores of the old one's;
-    `known` are documents with both vectors, a sample of which matches the scores.
-    """
-
-    judged: Judged
-    done: NDArray[np.int64]
-    known: NDArray[np.int64]
-
-    def ways(self, fitted: Map, migrated: float) -> dict[str, NDArray[np.int64]]:
-        """Rankings (n, 100) by each way of asking."""
-        judged = self.judged
-        adapted = fitted.apply(judged.new_queries)
-        return {
-            "adapt": search_exact(adapted, judged.old_documents, 100)[0],
-            "crossfade": self.rank(adapted),
-            "crossfade, true scores alone": self.rank(adapted, trust=1.0),
-            LEGACY: self.rank(blend_queries(judged.old_queries, adapted, migrated)),
-            "crossfade, legacy-encoded alone": self.rank(judged.old_queries),
-        }
-
-    def rank(self, asked: Float32, *, trust: float = TRUST) -> NDArray[np.int64]:
-        """The best 100 documents (n, 100) for the judged queries, asked (n, old_dim) in the old space."""
-        judged = self.judged
-        if len(self.done) == len(judged.new_documents):
-            return search_exact(judged.new_queries, judged.new_documents, 100)[0]
-        matcher = fit_matcher(judged.new_documents[self.known], judged.old_documents[self.known])
-        rows, scores = search_exact(asked, judged.old_documents, 60)
-        line = matcher.match(judged.new_queries, asked)
-        fresh = np.zeros(len(judged.new_documents), bool)
-        fresh[self.done] = True
-        best_new = search_exact(judged.new_queries, judged.new_documents[self.done], 60)[0] if len(self.done) else None
-        ranked = np.full((len(rows), 100), -1)
-        for at, query in enumerate(judged.new_queries):
-            among = rows[at][fresh[rows[at]]]
-            true = among if best_new is None else np.union1d(self.done[best_new[at]], among)
-            new = zip(true.tolist(), (judged.new_documents[true] @ query).tolist(), strict=True)
-            known, own = dict(new), list(zip(rows[at].tolist(), scores[at].tolist(), strict=True))
-            scale, shift = match_hits(known, own) or (line.scale[at], line.shift[at])
-            old = [(row, scale * score + shift) for row, score in own]
-            best = [row for row, _ in blend_hits(list(known.items()), old, 100, trust=trust)]
-            ranked[at, : len(best)] = best
-        return ranked
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ def test_writes_through_either_replica_are_brought_over_and_one_that_lost_touch_
     wait_until(lambda: status_of(one)["state"] == "CAPTURING", 60, "the first replica captures")
     try:
         url = f"{two.rest}/collections/docs/points"
-        uncaptured = httpx.post(f"{url}/payload?wait=true", json={"payload": {"n": 1}, "points": [1]}, timeout=60)
-        assert uncaptured.status_code == 200
-        assert status_of(one)["state"] == "CAPTURING", "nothing is copied before the other replica captures"
+        if not refuses(url):  # a slow machine may have lost touch already
+            assert status_of(one)["state"] == "CAPTURING", "nothing is copied before the other replica captures"
         wait_until(lambda: refuses(url), 30, "the workers refuse what their supervisor cannot vouch for")
     finally:
         os.kill(two.process.pid, signal.SIGCONT)
@@ -83,4 +82,6 @@ def refuses(url: str) -> bool:
     answer = httpx.post(f"{url}/payload?wait=true", json={"payload": {"n": 1}, "points": [1]}, timeout=60)
     if answer.status_code == 503:
         assert "has not reached the migrations' store" in answer.json()["status"]["error"]
+    else:
+        assert answer.status_code == 200
     return answer.status_code == 503

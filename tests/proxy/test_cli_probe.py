@@ -18,6 +18,7 @@ from qdrant_client import QdrantClient, models
 
 from crossfade.backends.embedded import QdrantServer
 from crossfade.backends.embedded.milvus import MilvusServer
+from crossfade.proxy.verdicts import read_verdict
 
 from .cli_runs import Run, make_run
 
@@ -199,6 +200,7 @@ def test_queries_of_the_operator_are_measured_by_the_new_models_neighbours(
     assert lines["txt"]["adapted"]["ndcg10"] == pytest.approx(lines["npy"]["adapted"]["ndcg10"], abs=1e-3)
     assert set(lines["txt"]) - set(lines["npy"]) == {"status quo", "crossfade, old-model queries"}
     assert {told["recommendation"][:8] for told in found.values()} == {"not sure"}
+    assert all(told["weights"] == [] for told in found.values())  # the new model's neighbours cannot weigh it
 
 
 @pytest.mark.parametrize("vectors", ["stored", "encoded here"])
@@ -220,6 +222,10 @@ def test_judged_queries_decide(run: Run, tmp_path: Path, server: QdrantServer, e
     found, _ = _nearest(encoders.new(asked[::2], "query"), encoders.new(texts(), "passage"))
     gains = [1 / np.log2(2 + row.tolist().index(at)) if at in row else 0.0 for at, row in zip(range(0, 80, 2), found)]  # noqa: B905  # of one length
     assert by_strategy(told)["oracle"]["ndcg10"] == pytest.approx(np.mean(gains), abs=5e-3)
+    verdict = read_verdict(tmp_path / "out" / "probe.json", "docs", "old", "new")
+    assert verdict.shares == (0.0, 0.1, 0.25, 0.5, 0.75, 0.9)
+    chosen = [verdict.choose(share, texts=True) for share in verdict.shares]
+    assert all(one is None or (0 <= one.adapted <= 1 and 0 <= one.trust <= 1) for one in chosen)
 
 
 def _nearest(queries: Any, documents: Any) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from qdrant_client import models as m
 
 from crossfade.adapters.base import Adapter
 from crossfade.adapters.merge import blend_queries, fit_matcher
+from crossfade.adapters.weights import usual_weights
 from crossfade.backends.dialect import Float32
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.merging import MARGIN, count_candidates
@@ -399,7 +400,8 @@ def test_texts_are_encoded_by_the_old_model_where_that_is_asked_for(oracle: Orac
 
     def both(migrated: float) -> Float32:
         """As both models ask the old index, the old one's length kept."""
-        blended: Float32 = (blend_queries(alone, mapped, migrated) * np.linalg.norm(alone))[0]
+        weight = usual_weights(migrated, texts=True).adapted
+        blended: Float32 = (blend_queries(alone, mapped, weight) * np.linalg.norm(alone))[0]
         return blended
 
     migrating.move(migrated=0.0)

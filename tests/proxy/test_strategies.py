@@ -122,13 +122,13 @@ FOUND = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8)
 
 def test_points_of_both_indexes_are_ranked_by_a_mean_of_both_scores_and_found_once() -> None:
     # Moved: 3 to 0.695, 4 to 0.6, 1 to 0.55, which also stands for the old score of 2; 0.4 of the true score counts.
-    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, "similarity")) == [
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 0.5, "similarity", 0.4)) == [
         (1, 0.69),
         (4, 0.6),
         (2, 0.53),
         (3, 0.457),
     ]
-    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity")) == [(1, 0.69), (4, 0.6)]
+    assert brief(merge_search(FOUND, 2, (0.5, 0.2), 0.5, "similarity", 0.4)) == [(1, 0.69), (4, 0.6)]
 
 
 def test_points_with_both_scores_say_how_old_scores_compare() -> None:
@@ -139,32 +139,37 @@ def test_points_with_both_scores_say_how_old_scores_compare() -> None:
     assert line is not None
     np.testing.assert_allclose(line, (2.0, -1.0))
     assert find_line(FOUND, "similarity") is None
-    merged = brief(merge_search(found, 10, line, 0.5, "similarity"))
+    merged = brief(merge_search(found, 10, line, 0.5, "similarity", 0.4))
     assert merged == [(point, round(0.8 - 0.2 * point, 6)) for point in range(7)]  # 3 as if it were migrated
 
 
-def test_once_all_is_migrated_true_scores_count_alone() -> None:
-    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 1.0, "similarity")) == [(1, 0.9), (4, 0.6), (2, 0.5), (3, 0.1)]
+def test_where_the_new_index_is_trusted_alone_old_scores_only_place_what_it_does_not_hold() -> None:
+    assert brief(merge_search(FOUND, 10, (0.5, 0.2), 1.0, "similarity", 1.0)) == [
+        (1, 0.9),
+        (4, 0.6),
+        (2, 0.5),
+        (3, 0.1),
+    ]
 
 
 def test_distances_are_compared_as_similarities_and_given_back_as_distances() -> None:
     found = Found(hits((1, 0.1), (2, 0.6)), (), hits((4, 0.2), (5, 0.9)))
     assert not found.falls
-    merged = merge_search(found, 10, (1.0, 0.0), 1.0, "distance")
+    merged = merge_search(found, 10, (1.0, 0.0), 1.0, "distance", 1.0)
     assert brief(merged) == [(1, 0.1), (4, 0.2), (2, 0.6), (5, 0.9)]
     assert brief(cut(merged, 1, 2, 0.6, falls=False)) == [(4, 0.2), (2, 0.6)]
     squares = Found(hits((1, 0.01), (2, 0.36)), (), hits((4, 0.04), (5, 0.81)))
-    merged = merge_search(squares, 10, (1.0, 0.0), 1.0, "squared")
+    merged = merge_search(squares, 10, (1.0, 0.0), 1.0, "squared", 1.0)
     assert brief(merged) == [(1, 0.01), (4, 0.04), (2, 0.36), (5, 0.81)]
 
 
 def test_without_a_sample_both_are_interleaved_by_rank_over_the_size_of_their_parts() -> None:
     found = Found(hits((1, 0.9), (2, 0.5)), (), hits((4, 0.8), (5, 0.7), (6, 0.6), (7, 0.5)))
-    merged = merge_search(found, 10, None, 0.25, "similarity")
+    merged = merge_search(found, 10, None, 0.25, "similarity", 0.4)
     assert [hit.id for hit in merged] == [4, 5, 1, 6, 7, 2]
     scores = [hit.score for hit in merged]
     assert scores == sorted(scores, reverse=True)
-    alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, "similarity")
+    alone = merge_search(Found((), (), hits((4, 0.8))), 10, None, 0.0, "similarity", 0.4)
     assert brief(alone) == [(4, 0.8)]
 
 

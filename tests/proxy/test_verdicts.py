@@ -10,9 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
+from crossfade.adapters.weights import usual_weights
 from crossfade.proxy.errors import VerdictUnusable
 from crossfade.proxy.migration.machine import State
-from crossfade.proxy.strategies import Request, choose_way
+from crossfade.proxy.strategies import Request, choose_way, find_weights
 from crossfade.proxy.verdicts import read_verdict
 from tests.proxy.migrating import OLD, TARGET, fill, first_view, start_migrating, unit
 from tests.proxy.toy_adapters import save_toy
@@ -32,17 +33,28 @@ collections:
 """
 
 
-def report(old: dict[float, float], new: dict[float, float], **other: Any) -> dict[str, Any]:
-    """A probe's report with nDCG@10 by share; at 0 the status quo and adapted queries."""
-    rows = [
-        ("status quo" if not share else "crossfade, old-model queries", share, figure) for share, figure in old.items()
-    ]
-    rows += [("adapted" if not share else "crossfade", share, figure) for share, figure in new.items()]
-    strategies = [{"strategy": name, "migrated": share, "ndcg10": figure} for name, share, figure in rows]
-    return {"collection": "docs", "index_model": "old", "model": "new", "strategies": strategies, **other}
+Told = dict[str, Any]
 
 
-FALLING = report({0.0: 0.6, 0.25: 0.62, 0.75: 0.65}, {0.0: 0.4, 0.25: 0.52, 0.75: 0.65})
+def blend(adapted: float, trust: float) -> Told:
+    return {"adapted": adapted, "trust": trust}
+
+
+def report(lines: dict[float, tuple[Told | None, Told | None]], **other: Any) -> Told:
+    """A probe's report with what was chosen at each share, for vectors and for texts."""
+    weights = [{"migrated": share, "vectors": vectors, "texts": texts} for share, (vectors, texts) in lines.items()]
+    return {"collection": "docs", "index_model": "old", "model": "new", "weights": weights, **other}
+
+
+USUAL = blend(1.0, 0.4)
+FALLING = report(
+    {
+        0.0: (USUAL, blend(0.2, 0.4)),
+        0.25: (USUAL, blend(0.4, 0.8)),
+        0.75: (blend(1.0, 0.8), blend(1.0, 0.6)),
+        0.9: (None, None),
+    }
+)
 
 
 def written(folder: Path, told: object) -> Path:
@@ -52,24 +64,28 @@ def written(folder: Path, told: object) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("migrated", "plain", "way"),
+    ("migrated", "plain", "way", "weights"),
     [
-        (0.0, True, "legacy-encode"),
-        (0.25, True, "legacy-crossfade"),
-        (0.69, True, "legacy-crossfade"),  # .1 at a quarter, 0 at three quarters: .012
-        (0.71, True, "crossfade"),  # .008 are not worth a second encoder call
-        (0.9, True, "crossfade"),
-        (1.0, True, "crossfade"),
-        (0.9, False, "legacy-encode"),  # what is not merged is answered by the old index alone, as at the beginning
+        (0.0, True, "legacy-encode", (0.2, 0.4)),
+        (0.125, True, "legacy-crossfade", (0.3, 0.6)),
+        (0.25, True, "legacy-crossfade", (0.4, 0.8)),
+        (0.49, True, "legacy-crossfade", (0.4, 0.8)),  # there is nothing between one encoder and two: the nearer share
+        (0.51, True, "crossfade", (1.0, 0.6)),
+        (0.75, True, "crossfade", (1.0, 0.6)),
+        (0.85, True, "adapt", None),
+        (1.0, True, "adapt", None),
+        (0.9, False, "legacy-encode", (0.2, 0.4)),  # what is not merged is answered by the old index, as at first
     ],
 )
-def test_texts_are_encoded_by_the_old_model_where_the_probe_found_that_better(
-    tmp_path: Path, migrated: float, plain: bool, way: str
+def test_texts_are_encoded_by_the_old_model_and_weighed_as_the_probe_found_best(
+    tmp_path: Path, migrated: float, plain: bool, way: str, weights: tuple[float, float] | None
 ) -> None:
     verdict = read_verdict(written(tmp_path, FALLING), "docs", "old", "new")
     view = first_view(migrated=migrated)
-    assert choose_way(view, None, TEXT._replace(plain=plain), verdict) == way
-    assert choose_way(view, None, TEXT._replace(texts=False, plain=plain), verdict) in ("adapt", "crossfade")
+    chosen = choose_way(view, None, TEXT._replace(plain=plain), verdict)
+    assert chosen == way
+    if weights is not None:
+        assert find_weights(view, None, chosen, True, verdict) == pytest.approx(weights)
     for strategy, others in (("adapt", ("adapt",)), ("crossfade", ("crossfade", "adapt")), ("native", ("native",))):
         assert choose_way(view.model_copy(update={"strategy": strategy}), None, TEXT, verdict) in others
     assert choose_way(view, None, TEXT._replace(model="old"), verdict) == "old"
@@ -78,24 +94,32 @@ def test_texts_are_encoded_by_the_old_model_where_the_probe_found_that_better(
 
 
 @pytest.mark.parametrize(
-    ("migrated", "way"), [(0.0, "adapt"), (0.1, "crossfade"), (0.5, "adapt"), (0.9, "adapt"), (1.0, "adapt")]
+    ("migrated", "way", "trust"),
+    [
+        (0.0, "adapt", None),
+        (0.1, "crossfade", 0.4),
+        (0.5, "crossfade", 0.6),
+        (0.75, "crossfade", 0.8),
+        (0.9, "adapt", None),
+    ],
 )
-def test_the_old_index_is_asked_alone_where_the_new_model_is_worse_than_what_is_mapped(
-    tmp_path: Path, migrated: float, way: str
+def test_vectors_are_merged_as_the_probe_found_best(
+    tmp_path: Path, migrated: float, way: str, trust: float | None
 ) -> None:
-    told = report({0.0: 0.38, 0.1: 0.38, 0.5: 0.37, 0.9: 0.35}, {0.0: 0.40, 0.1: 0.395, 0.5: 0.38, 0.9: 0.36})
-    verdict = read_verdict(written(tmp_path, told), "docs", "old", "new")
+    verdict = read_verdict(written(tmp_path, FALLING), "docs", "old", "new")
     view = first_view(migrated=migrated)
     assert choose_way(view, None, TEXT._replace(texts=False), verdict) == way
-    assert choose_way(view, None, TEXT, verdict) == way
+    if trust is not None:
+        assert find_weights(view, None, "crossfade", False, verdict) == pytest.approx((1.0, trust))
     assert choose_way(view, "crossfade", TEXT, verdict) == ("crossfade" if migrated else "adapt")
+    assert find_weights(view, "crossfade", "crossfade", True, verdict) == usual_weights(migrated)
+    assert find_weights(view, "legacy-encode", "legacy-crossfade", True, verdict) == usual_weights(migrated, texts=True)
 
 
-def test_an_adapter_that_is_as_good_keeps_its_queries(tmp_path: Path) -> None:
-    verdict = read_verdict(
-        written(tmp_path, report({0.0: 0.55, 0.5: 0.6}, {0.0: 0.56, 0.5: 0.595})), "docs", "old", "new"
-    )
-    assert not any(verdict.prefers_old(share) or verdict.prefers_alone(share) for share in (0.0, 0.1, 0.5, 1.0))
+def test_with_everything_re_encoded_true_scores_count_alone(tmp_path: Path) -> None:
+    told = report({0.0: (USUAL, USUAL), 0.9: (blend(1.0, 0.2), blend(0.5, 0.2))})
+    verdict = read_verdict(written(tmp_path, told), "docs", "old", "new")
+    assert [verdict.choose(share, texts=True) for share in (0.9, 0.99, 1.0)] == [(0.5, 0.2), (0.5, 0.2), (0.5, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +131,9 @@ def test_an_adapter_that_is_as_good_keeps_its_queries(tmp_path: Path) -> None:
         ({**FALLING, "collection": "books"}, "its collection is 'books', here it is 'docs'"),
         ({**FALLING, "index_model": "older"}, "its index_model is 'older', here it is 'old'"),
         ({**FALLING, "model": "newer"}, "its model is 'newer', here it is 'new'"),
-        ({**FALLING, "strategies": FALLING["strategies"][1:]}, "it does not know the status quo"),
+        ({**FALLING, "weights": []}, "its queries' truth was the new model's own neighbours"),
+        (report({0.0: (USUAL, blend(1.5, 0.4))}), "weights are from 0 to 1"),
+        (report({0.0: (USUAL, {"adapted": 1.0})}), "it is no probe.json"),
     ],
 )
 def test_what_is_no_verdict_of_this_migration_is_refused(tmp_path: Path, told: object, reason: str) -> None:
@@ -136,7 +162,9 @@ def test_serve_follows_the_verdict_that_its_file_names(tmp_path: Path) -> None:
         state: dict[str, Any] = {"state": State.BACKFILLING, "percent": 0.0, "strategy": "auto"}
         migrating.move(migrated=0.0, **state)
         assert way() == "legacy-encode"
-        migrating.move(migrated=0.5, **state)
+        migrating.move(migrated=0.3, **state)
         assert way() == "legacy-crossfade"
-        migrating.move(migrated=0.9, **state)
+        migrating.move(migrated=0.75, **state)
         assert way() == "crossfade"
+        migrating.move(migrated=0.9, **state)
+        assert way() == "adapt"
