@@ -104,19 +104,19 @@ static void let_go(Py_buffer *held, size_t count) {
 static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t count) {
   (void)self;
   size_t sizes[SIZES];
-  if (count != BUFFERS + SIZES + 1) {
-    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes and the unit of keys");
+  if (count != BUFFERS + SIZES + 2) {
+    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes, the unit of keys and the margin of codes");
     return NULL;
   }
   for (size_t at = 0; at < SIZES; at++) sizes[at] = PyLong_AsSize_t(given[BUFFERS + at]);
-  double unit = PyFloat_AsDouble(given[BUFFERS + SIZES]);
+  double unit = PyFloat_AsDouble(given[BUFFERS + SIZES]), margin = PyFloat_AsDouble(given[BUFFERS + SIZES + 1]);
   if (PyErr_Occurred()) return NULL;
   Py_buffer held[BUFFERS];
   size_t got = hold(given, BUFFERS, BEST_ROWS, held);
   PyObject *result = NULL;
   if (got == BUFFERS)
     result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .unit = (float)unit},
-                 (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5]});
+                 (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5], .margin = (float)margin});
   let_go(held, got);
   return result;
 }

@@ -22,10 +22,12 @@ typedef struct {
 } Index;
 
 /* What is asked: probes (count, dim) of any length, how many of the best lists are visited, and how many candidates are
- * kept by code, then by key. */
+ * kept by code, then by key. By code fewer are kept where scores are more than `margin` below the last of the best `top`,
+ * in units of the length of the query in whole numbers. */
 typedef struct {
   const float *probes;
   size_t count, visited, kept, top;
+  float margin;
 } Query;
 
 /* Leave rows and scores (count, top), best first, equal ones by row; row -1 where fewer were found. The return value is
