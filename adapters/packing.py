@@ -31,7 +31,7 @@ class Packed:
     """Codes as the kernel reads them: codes (blocks, narrow / 4, ROWS) with four numbers in a byte, rows
     (blocks * ROWS,), -1 where a list's last block is filled up, starts (lists + 1,) the first block of each list,
     centroids as codes of 7 bits (blocks, narrow / GROUP, LANES, GROUP), and so directions, which are rounded to whole
-    numbers (dim, narrow) first."""
+    numbers (dim, narrow) first; reach, how long centroids in codes are."""
 
     codes: NDArray[np.uint8]
     centroids: NDArray[np.uint8]
@@ -39,6 +39,7 @@ class Packed:
     starts: Int32
     rounded: Float32
     directions: NDArray[np.uint8]
+    reach: float
 
 
 def pack(keys: Float32, basis: Float32, centroids: Float32) -> Packed:
@@ -59,8 +60,9 @@ def pack(keys: Float32, basis: Float32, centroids: Float32) -> Packed:
     wide = -(-len(basis) // (2 * GROUP)) * 2 * GROUP
     directions = np.full((basis.shape[1], wide), ZERO, np.float32)
     directions[:, : len(basis)] += rounded.T
-    laid_centroids = _lay_products(encode_centroids(centroids))
-    return Packed(_lay(laid), laid_centroids, rows, starts, rounded, _lay_products(directions))
+    encoded = encode_centroids(centroids)
+    reach = float(np.median(np.sqrt(np.square(encoded - ZERO).sum(axis=1))))
+    return Packed(_lay(laid), _lay_products(encoded), rows, starts, rounded, _lay_products(directions), reach)
 
 
 def nearest_lists(narrow: Float32, centroids: Float32) -> Int64:

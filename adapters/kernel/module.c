@@ -47,7 +47,7 @@ static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
 
 enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, DIRECTIONS, KEYS, PROBES, BEST_ROWS, SCORES, BUFFERS };
 enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
-enum { SIZES = 6 }; /* dim, narrow, count, visited, kept, top */
+enum { SIZES = 6, NUMBERS = 5 }; /* dim, narrow, count, visited, kept, top; unit, reach, margin, near, below */
 
 /* Whether the sizes of the buffers agree with each other. */
 static int agree(const Py_buffer *given, const Index *index, const Query *query) {
@@ -104,19 +104,21 @@ static void let_go(Py_buffer *held, size_t count) {
 static PyObject *py_search(PyObject *self, PyObject *const *given, Py_ssize_t count) {
   (void)self;
   size_t sizes[SIZES];
-  if (count != BUFFERS + SIZES + 2) {
-    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes, the unit of keys and the margin of codes");
+  float numbers[NUMBERS];
+  if (count != BUFFERS + SIZES + NUMBERS) {
+    PyErr_SetString(PyExc_TypeError, "search takes nine arrays, six sizes and five numbers");
     return NULL;
   }
   for (size_t at = 0; at < SIZES; at++) sizes[at] = PyLong_AsSize_t(given[BUFFERS + at]);
-  double unit = PyFloat_AsDouble(given[BUFFERS + SIZES]), margin = PyFloat_AsDouble(given[BUFFERS + SIZES + 1]);
+  for (size_t at = 0; at < NUMBERS; at++) numbers[at] = (float)PyFloat_AsDouble(given[BUFFERS + SIZES + at]);
   if (PyErr_Occurred()) return NULL;
   Py_buffer held[BUFFERS];
   size_t got = hold(given, BUFFERS, BEST_ROWS, held);
   PyObject *result = NULL;
   if (got == BUFFERS)
-    result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .unit = (float)unit},
-                 (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5], .margin = (float)margin});
+    result = run(held, (Index){.dim = sizes[0], .narrow = sizes[1], .unit = numbers[0], .reach = numbers[1]},
+                 (Query){.count = sizes[2], .visited = sizes[3], .kept = sizes[4], .top = sizes[5],
+                         .margin = numbers[2], .near = numbers[3], .below = numbers[4]});
   let_go(held, got);
   return result;
 }

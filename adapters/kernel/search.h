@@ -18,16 +18,17 @@ typedef struct {
   const int32_t *rows, *starts;
   const int8_t *keys;
   size_t lists, narrow, wide, dim;
-  float unit; /* of keys */
+  float unit, reach; /* of keys; the length of a list's centroid in codes */
 } Index;
 
 /* What is asked: probes (count, dim) of any length, how many of the best lists are visited, and how many candidates are
  * kept by code, then by key. By code fewer are kept where scores are more than `margin` below the last of the best `top`,
- * in units of the length of the query in whole numbers. */
+ * in units of the length of the query in whole numbers. Of the lists, a quarter are visited, and the others where their
+ * cosine reaches near * (that of the best)^4 - below. */
 typedef struct {
   const float *probes;
   size_t count, visited, kept, top;
-  float margin;
+  float margin, near, below;
 } Query;
 
 /* Leave rows and scores (count, top), best first, equal ones by row; row -1 where fewer were found. The return value is
