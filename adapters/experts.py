@@ -47,7 +47,7 @@ class CodedExperts:
             self._add_numpy(centred, scores, active, temperature, out)
             return
         compiled.correct(
-            *self._packed, self.offsets, np.ascontiguousarray(centred, np.float32), scores, out,
+            *self.packed_arrays(), np.ascontiguousarray(centred, np.float32), scores, out,
             experts, source, target, len(centred), active, self.nibbles, temperature,
         )  # fmt: skip
 
@@ -63,6 +63,10 @@ class CodedExperts:
     def prepare(self) -> None:
         """Lay the codes out now, and not in the first request."""
         _ = self._packed if compiled is not None else self._deltas
+
+    def packed_arrays(self) -> tuple[NDArray[np.uint8], Float32, Float32]:
+        """What the kernel takes: codes, scales and offsets."""
+        return *self._packed, self.offsets
 
     @cached_property
     def _applied(self) -> tuple[Int8, Float32]:

@@ -58,8 +58,18 @@ class IvfIndex:
     def packed(self) -> Packed:
         return pack(self.keys.astype(np.float32) * self.unit, self.basis, self.centroids)
 
+    def given_arrays(self) -> tuple[NDArray[Any], ...]:
+        """What the kernel takes of an index."""
+        packed = self.packed
+        return packed.codes, packed.rows, packed.starts, packed.centroids, packed.directions, self.keys
+
+    def sizes(self, top: int) -> tuple[int, ...]:
+        """What the kernel takes beside: directions, and how many lists, candidates and rows are searched for."""
+        return self.basis.shape[1], self.visited, max(KEPT, top), top
+
     @cached_property
-    def _numbers(self) -> tuple[float, ...]:
+    def numbers(self) -> tuple[float, ...]:
+        """What the kernel takes at last: the unit of keys, and what tells how much is scanned and scored."""
         return float(self.unit[0]), self.packed.reach, MARGIN, NEAR, BELOW
 
     @cached_property
@@ -74,13 +84,12 @@ class IvfIndex:
         probes = np.ascontiguousarray(probes, np.float32)
         if compiled is None:
             return self._search_numpy(probes, top)
-        count, packed = len(probes), self.packed
-        rows, scores = np.empty((count, top), np.int32), np.empty((count, top), np.float32)
+        rows, scores = np.empty((len(probes), top), np.int32), np.empty((len(probes), top), np.float32)
+        narrow, *sizes = self.sizes(top)
         compiled.search(
-            packed.codes, packed.rows, packed.starts, packed.centroids, packed.directions, self.keys, probes,
-            rows, scores, probes.shape[1], self.basis.shape[1], count, self.visited, max(KEPT, top), top,
-            *self._numbers,
-        )  # fmt: skip
+            *(*self.given_arrays(), probes, rows, scores),
+            *(probes.shape[1], narrow, len(probes), *sizes, *self.numbers),
+        )
         return rows, scores
 
     def _border(self, lists: Float32, lengths: Float32) -> Float32:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError, StoreError
 from .ivf import IvfIndex, build_ivf
+from .native import compiled
 from .ordering import Ordering, fit_ordering
 from .registry import describe_map, restore_map, with_prefix, without_prefix
 from .rounded import RoundedLinear, rounded
@@ -27,6 +28,7 @@ from .search import best, blocks
 from .values import CodedValues, add_values, encode_values
 from .vectors import normalise_rows, unit_rows, unnormalised
 
+NO_CODES, NO_FLOATS = np.empty(0, np.int8), np.empty(0, np.float32)
 EXACT_UP_TO = 256  # pairs; a product over fewer is as fast as the index
 
 
@@ -71,6 +73,11 @@ class ResidualMap:
 
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
+        if compiled is not None and self._given is not None:
+            shape = len(vectors), self.target_dim
+            out = np.empty(shape, np.float32) if self._rounded is not None else self.base.apply(vectors)
+            compiled.serve(*self._given, len(vectors), np.ascontiguousarray(vectors, np.float32), out)
+            return out
         probes: Float32 = vectors - self.centre
         mapped = self.base.apply(vectors) if self._rounded is None else self._rounded.apply(probes)
         values = self.values if self.coded is None else self.coded
@@ -82,6 +89,21 @@ class ResidualMap:
             if self.ordering is not None:
                 self.ordering.turn(rows, scores, mapped[start:stop])
         return normalise_rows(mapped) if self.normalise else mapped
+
+    @cached_property
+    def _given(self) -> tuple[Any, ...] | None:
+        """What the compiled map takes before vectors, where all of this is in bytes."""
+        ordering = self.ordering
+        if self.index is None or self.coded is None or (ordering and not isinstance(ordering.targets, CodedValues)):
+            return None
+        targets = cast("CodedValues", ordering.targets) if ordering else CodedValues(NO_CODES, NO_FLOATS)
+        base = (NO_CODES, NO_FLOATS, NO_FLOATS) if self._rounded is None else self._rounded.expert.packed_arrays()
+        return (
+            *(*self.index.given_arrays(), self.coded.codes, self.coded.units, targets.codes, targets.units, *base),
+            *(self.centre, *self.index.numbers, self.temperature, self.weight),
+            *((ordering.spread, ordering.ridge) if ordering else (0.0, 0.0)),
+            *(self.source_dim, *self.index.sizes(self.neighbours), self.target_dim, self.normalise),
+        )
 
     def _nearest(self, probes: Float32) -> tuple[NDArray[np.int32], Float32]:
         """Rows and cosines of the nearest keys (n, neighbours) for probes (n, source_dim), nearest first."""
@@ -137,7 +159,7 @@ class ResidualMap:
             coded=coded,
             ordering=Ordering.restore(without_prefix("ordering", arrays), ordered) if ordered else None,
         )
-        _ = made._rounded  # now, and not in the first request
+        _ = made._rounded, made._given  # now, and not in the first request
         return made
 
     def recentred(self, base: Map, centre: NDArray[Any]) -> ResidualMap:

@@ -1,15 +1,12 @@
 /* Python's side: arrays come as buffers, whose sizes are checked here; what they mean say ivf.py and experts.py. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "module.h"
+
 #include <string.h>
 
-#include "search.h"
-
-static Search *search = search_plain;
-static Correct *correct = experts_plain;
-static OnFound *add = add_plain;
-static OnFound *order = order_plain;
+Search *search = search_plain;
+Correct *correct = experts_plain;
+OnFound *add = add_plain;
+OnFound *order = order_plain;
 static const char *instructions = "plain";
 
 static int use(Search *own_search, Correct *own_correct, OnFound *own_add, OnFound *own_order, const char *name) {
@@ -45,35 +42,31 @@ static PyObject *py_instructions(PyObject *self, PyObject *arguments) {
   return PyUnicode_FromString(instructions);
 }
 
-enum { CODES, BLOCK_ROWS, STARTS, CENTROIDS, DIRECTIONS, KEYS, PROBES, BEST_ROWS, SCORES, BUFFERS };
-enum { FEW = 16 }; /* queries that are searched without letting go of the interpreter */
+enum { PROBES = INDEX_BUFFERS, BEST_ROWS, SCORES, BUFFERS };
 enum { SIZES = 6, NUMBERS = 5 }; /* dim, narrow, count, visited, kept, top; unit, reach, margin, near, below */
 
-/* Whether the sizes of the buffers agree with each other. */
-static int agree(const Py_buffer *given, const Index *index, const Query *query) {
+int take_index(const Py_buffer *given, Index *index, const Query *query) {
   size_t blocks = (size_t)given[BLOCK_ROWS].len / (ROWS * sizeof(int32_t));
+  index->codes = given[CODES].buf;
+  index->rows = given[BLOCK_ROWS].buf;
+  index->starts = given[STARTS].buf;
+  index->keys = given[KEYS].buf;
+  index->lists = (size_t)given[STARTS].len / sizeof(int32_t) - 1;
+  index->wide = (index->dim + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
+  index->directions = given[DIRECTIONS].buf;
+  index->centroids = given[CENTROIDS].buf;
   return index->dim > 0 && index->narrow % LANES == 0 && index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 &&
-         query->top > 0 && query->visited > 0 &&
-         (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
+         query->top > 0 && query->visited > 0 && (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
          (size_t)index->starts[index->lists] == blocks &&
          (size_t)given[DIRECTIONS].len == index->narrow * index->wide &&
-         (size_t)given[PROBES].len == query->count * index->dim * sizeof(float) &&
-         (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow &&
-         (size_t)given[BEST_ROWS].len == query->count * query->top * sizeof(int32_t) &&
-         (size_t)given[SCORES].len == query->count * query->top * sizeof(float);
+         (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow;
 }
 
 static PyObject *run(const Py_buffer *given, Index index, Query query) {
-  index.codes = given[CODES].buf;
-  index.rows = given[BLOCK_ROWS].buf;
-  index.starts = given[STARTS].buf;
-  index.keys = given[KEYS].buf;
-  index.lists = (size_t)given[STARTS].len / sizeof(int32_t) - 1;
-  index.wide = (index.dim + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
-  index.directions = given[DIRECTIONS].buf;
   query.probes = given[PROBES].buf;
-  index.centroids = given[CENTROIDS].buf;
-  if (!agree(given, &index, &query)) {
+  if (!take_index(given, &index, &query) || (size_t)given[PROBES].len != query.count * index.dim * sizeof(float) ||
+      (size_t)given[BEST_ROWS].len != query.count * query.top * sizeof(int32_t) ||
+      (size_t)given[SCORES].len != query.count * query.top * sizeof(float)) {
     PyErr_SetString(PyExc_ValueError, "search: the sizes of its arrays do not agree");
     return NULL;
   }
@@ -89,15 +82,14 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
   Py_RETURN_NONE;
 }
 
-/* Hold the buffers of the first arguments, those from `written` on to write to; the number held, less on an error. */
-static size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held) {
+size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held) {
   size_t at = 0;
   for (; at < count; at++)
     if (PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) break;
   return at;
 }
 
-static void let_go(Py_buffer *held, size_t count) {
+void let_go(Py_buffer *held, size_t count) {
   while (count > 0) PyBuffer_Release(&held[--count]);
 }
 
@@ -215,6 +207,7 @@ static PyObject *py_correct(PyObject *self, PyObject *const *given, Py_ssize_t a
 
 static PyMethodDef functions[] = {
     {"search", (PyCFunction)(void (*)(void))py_search, METH_FASTCALL, "Rows and scores of the nearest keys."},
+    {"serve", (PyCFunction)(void (*)(void))py_serve, METH_FASTCALL, "Map vectors and correct them by nearest pairs."},
     {"add", (PyCFunction)(void (*)(void))py_add, METH_FASTCALL, "Add the gated values of the rows found."},
     {"order", (PyCFunction)(void (*)(void))py_order, METH_FASTCALL, "Turn mapped queries by the rows found."},
     {"correct", (PyCFunction)(void (*)(void))py_correct, METH_FASTCALL, "Add what local experts correct."},

@@ -1,0 +1,71 @@
+"""A residual in bytes is applied by one compiled call, which gives what its steps give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crossfade.adapters import native, residual
+from crossfade.adapters.base import Float32, Map
+from crossfade.adapters.linear import fit_linear
+from crossfade.adapters.local import fit_local
+from crossfade.adapters.residual import ResidualMap, fit_residual
+from crossfade.adapters.vectors import unit_rows
+
+from .kernels import computed
+
+RNG = np.random.default_rng(0)
+MIDDLES = RNG.normal(size=(20, 37))
+SOURCE = unit_rows(MIDDLES[RNG.integers(0, 20, 3_600)] + RNG.normal(size=(3_600, 37)))
+TARGET = unit_rows(np.tanh(2 * SOURCE @ RNG.normal(size=(37, 53))))
+PAIRS, ASKED = 3_500, SOURCE[3_500:]
+
+
+def fitted(base: Map, *, ordered: bool, normalise: bool = True) -> ResidualMap:
+    made = fit_residual(base, SOURCE[:PAIRS], TARGET[:PAIRS], neighbours=16, normalise=normalise)
+    return (made.ordered(SOURCE[:PAIRS], TARGET[:PAIRS]) if ordered else made).indexed()
+
+
+def by_steps(map_: ResidualMap, monkeypatch: pytest.MonkeyPatch) -> Float32:
+    with monkeypatch.context() as patched:
+        patched.setattr(residual, "compiled", None)
+        return map_.apply(ASKED)
+
+
+@pytest.mark.parametrize("way", ["plain", "avx2", "vnni"])
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("family", ["linear", "local"])
+def test_one_call_gives_what_the_steps_give(
+    monkeypatch: pytest.MonkeyPatch, way: str, ordered: bool, family: str
+) -> None:
+    base: Map = fit_linear(SOURCE[:PAIRS], TARGET[:PAIRS])
+    if family == "local":
+        base = fit_local(base, SOURCE[:PAIRS], TARGET[:PAIRS], clusters=6)
+    with computed(way, residual, monkeypatch):
+        for normalise in (True, False):
+            map_ = fitted(base, ordered=ordered, normalise=normalise)
+            together = map_.apply(ASKED)
+            np.testing.assert_allclose(together, by_steps(map_, monkeypatch), atol=1e-6)
+            np.testing.assert_allclose(
+                np.concatenate([map_.apply(row[None]) for row in ASKED[:20]]), together[:20], atol=1e-5
+            )
+    assert np.abs(together - base.apply(ASKED)).max() > 0.02  # the pairs do correct
+
+
+def test_nothing_to_map_gives_nothing() -> None:
+    map_ = fitted(fit_linear(SOURCE[:PAIRS], TARGET[:PAIRS]), ordered=True)
+    assert map_.apply(ASKED[:0]).shape == (0, 53)
+
+
+def test_a_map_whose_parts_do_not_belong_together_is_refused_by_the_kernel() -> None:
+    if native.compiled is None:
+        pytest.skip("nothing was compiled: no C compiler at installation")
+    map_ = fitted(fit_linear(SOURCE[:PAIRS], TARGET[:PAIRS]), ordered=True)
+    assert map_.coded is not None
+    torn = replace(map_, coded=replace(map_.coded, codes=map_.coded.codes[:-1]))
+    with pytest.raises(ValueError, match="do not agree"):
+        torn.apply(ASKED)
+    with pytest.raises(ValueError, match="do not agree"):
+        map_.apply(ASKED[:, :-1])
