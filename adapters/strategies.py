@@ -81,7 +81,7 @@ def measure_strategies(scene: Scene, fitted: Map, weighed: Sequence[Weighed]) ->
         found.insert(0, Strategy(STATUS_QUO, 0.0, _search(scene.old_queries, scene.old_documents, scene.judgements)))
     for name in (CROSSFADE,) if scene.old_queries is None else (CROSSFADE, LEGACY):
         for one in weighed:
-            if one.migrated > 0:
+            if one.migrated > 0 or name == LEGACY:  # without anything re-encoded crossfade is adapted
                 usual = usual_weights(one.migrated, texts=name == LEGACY)
                 found.append(Strategy(name, one.migrated, one.values[usual]))
     found.append(Strategy(ORACLE, 1.0, _search(scene.new_queries, scene.new_documents, scene.judgements)))

@@ -1,8 +1,8 @@
 """How much each model counts in what is blended while a collection is half migrated.
 
 The usual weights are right on average over upgrades. Which model errs more differs between upgrades, and few judged
-queries already tell: those weights are taken whose gain over the usual ones, less its standard error, is the greatest
-above 0. Neighbouring shares of re-encoded documents are looked at together, by a normal kernel.
+queries already tell: those weights are taken whose gain over the usual ones, less half its standard error, is the
+greatest above 0. Neighbouring shares of re-encoded documents are looked at together, by a normal kernel.
 tests/bench/quality.py measures what that gives ("by a verdict").
 """
 
@@ -22,6 +22,7 @@ _TRUSTS = (0.0, 0.2, TRUST, 0.6, 0.8, 1.0)
 _LEANS = (0.0, 0.25, 0.5, 0.75)
 _ADAPTED_AT_FIRST, _ADAPTED_AT_LAST = 0.25, 0.5  # of a blended query, before and after the re-encode
 _WIDTH = 0.15  # of the kernel, in shares
+_SURE = 0.5  # standard errors
 
 
 class Weights(NamedTuple):
@@ -115,7 +116,7 @@ def _best(migrated: float, weighed: Sequence[Weighed], *, texts: bool) -> Choice
         if len(tried) < len(weighed):  # there were no queries by the old model
             continue
         gains = near @ (np.array(tried) - usual)
-        sure = float(gains.mean()) - float(gains.std()) / sqrt(max(len(gains), 1))
+        sure = float(gains.mean()) - _SURE * float(gains.std()) / sqrt(max(len(gains), 1))
         if sure > most:
             best, most = choice, sure
     return best

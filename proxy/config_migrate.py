@@ -80,7 +80,7 @@ class Migrate(Section):
     strategy: Strategy = "auto"
     """How new-model queries are answered on the way."""
     verdict: PathValue | None = None
-    """The report (probe.json) of crossfade probe, by which auto chooses: texts by the old model too, or adapt."""
+    """The report (probe.json) of crossfade probe, by which auto weighs both models at each share that is re-encoded."""
     pace: Pace = Pace()
     """Limits of the re-encode."""
     order: Literal["id", "popularity"] = "id"

@@ -89,7 +89,7 @@ def render_html(found: Probe) -> str:
         verdict=escape(verdict.sentence),
         reasons=reasons,
         dots=_draw_rows(found.table),
-        curves=_draw_curves(found.table),
+        curves=_draw_curves(found.table, found.chosen),
         head=head,
         rows="".join(_row(one) for one in found.table),
         weights=_weights(found.chosen),
@@ -155,28 +155,38 @@ def _draw_rows(table: Sequence[Standing]) -> str:
     return _to_svg(figure, axis)
 
 
-def _draw_curves(table: Sequence[Standing]) -> str:
-    """nDCG@10 on the way from nothing to everything re-encoded, as SVG."""
+def _draw_curves(table: Sequence[Standing], chosen: Sequence[Chosen]) -> str:
+    """nDCG@10 on the way from nothing to everything re-encoded, as SVG; dotted: with the weights that were chosen."""
     pyplot = load_pyplot()
     figure, axis = pyplot.subplots(figsize=(8.6, 3.9))
     named = {one.strategy: one for one in table}
     oracle = named[ORACLE]
-    starts = {CROSSFADE: named[ADAPTED], LEGACY: named.get(STATUS_QUO)}
-    for name, start in starts.items():
-        points = [one for one in (start, *(one for one in table if one.strategy == name), oracle) if one is not None]
-        if start is None or len(points) < 3:
+    ways = {name: [one for one in table if one.strategy == name] for name in (CROSSFADE, LEGACY)}
+    ways[CROSSFADE].insert(0, named[ADAPTED])
+    for name, found in ways.items():
+        if not found:
             continue
+        points = [*found, oracle]
         x = [100 * one.migrated for one in points]
         axis.fill_between(x, [one.low for one in points], [one.high for one in points], color=_COLOURS[name], alpha=0.1)
         axis.plot(x, [one.ndcg10 for one in points], "-o", color=_COLOURS[name], linewidth=2.2, markersize=5.5,
                   markeredgecolor="white", label=name if name == LEGACY else "crossfade, mapped queries")  # fmt: skip
+    for name, gains in (
+        (CROSSFADE, [one.vectors_gain for one in chosen]),
+        (LEGACY, [one.texts_gain for one in chosen] if ways[LEGACY] else []),
+    ):
+        y = [one.ndcg10 + gain for one, gain in zip(ways[CROSSFADE], gains, strict=False)]
+        label = f"auto with this verdict, {'texts' if name == LEGACY else 'vectors'}"
+        if y:
+            x = [100 * one.migrated for one in chosen]
+            axis.plot(x, y, ":", color=_COLOURS[name], linewidth=2.4, label=label)
     for name in (STATUS_QUO, ORACLE):
         if name in named:
             axis.axhline(named[name].ndcg10, color=_COLOURS[name], linewidth=1.3, linestyle=(0, (3, 3)), label=name)
     axis.set_xlabel("share of the collection re-encoded (%)", fontsize=9, color="#6b7280")
     axis.set_ylabel("nDCG@10", fontsize=9, color="#6b7280")
     axis.set_xlim(-2, 102)
-    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return _to_svg(figure, axis)
 
 

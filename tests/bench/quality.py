@@ -1,9 +1,9 @@
 """The reproduction report: every family of adapters on judged collections; writes build/quality.json and
 docs/quality.md.
 
-Run from the repository's root as `python -m tests.bench.quality [--quick] [--seeds N] [--only NAME ...]`, best with
-OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA names the data. Cases that build/quality-parts holds already are not measured
-again, so an interrupted run goes on. `--shard 0/2` and `--shard 1/2` share the cases between two processes.
+Run from the repository's root as `python -m tests.bench.quality`, best with OPENBLAS_NUM_THREADS=1; CROSSFADE_DATA
+names the data, `--help` the options. Cases that build/quality-parts holds already are not measured again, so an
+interrupted run goes on. `--shard 0/2` and `--shard 1/2` share the cases between two processes.
 
 In every case new-model queries are mapped into the old model's index. For each seed the pairs are a random part of
 the documents and the judged queries are halved: one half is observed (vectors only, no judgement is ever shown to a
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, small collections, no curves")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="collections to measure")
+    parser.add_argument("--kinds", nargs="*", help="families, curve or migration; default: all")
     parser.add_argument("--shard", default="0/1", help="measure only every n-th case, as at/n")
     parser.add_argument("--report", action="store_true", help="write the report from what is measured already")
     arguments = parser.parse_args()
@@ -60,6 +61,7 @@ def main() -> None:
         at, shards = map(int, arguments.shard.split("/"))
         wanted = cases(1 if arguments.quick else arguments.seeds, arguments.quick)
         chosen = [case for case in wanted if arguments.only is None or case.collection in arguments.only]
+        chosen = [case for case in chosen if arguments.kinds is None or case.kind in arguments.kinds]
         for case in chosen[at::shards]:
             run(case)
     kinds = [case.kind for case in cases(1, quick=False)]
