@@ -2,11 +2,25 @@
 
 from typing import Any
 
+CALLS: int
+
 def search(
     codes: Any, block_rows: Any, starts: Any, centroids: Any, directions: Any, keys: Any, probes: Any,
-    rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int, unit: float, /,
+    rows: Any, scores: Any, dim: int, narrowed: int, count: int, visited: int, kept: int, top: int,
+    unit: float, reach: float, margin: float, near: float, below: float, /,
 ) -> None:  # fmt: skip
     """Write the rows found and their scores. Raises ValueError where sizes do not agree."""
+
+def serve(
+    codes: Any, block_rows: Any, starts: Any, centroids: Any, directions: Any, keys: Any, values: Any, units: Any,
+    targets: Any, target_units: Any, base_codes: Any, base_scales: Any, base_offsets: Any, centre: Any,
+    unit: float, reach: float, margin: float, near: float, below: float,
+    temperature: float, weight: float, spread: float, ridge: float,
+    dim: int, narrowed: int, visited: int, kept: int, top: int, out_dim: int, normalise: bool, count: int,
+    vectors: Any, out: Any, /,
+) -> None:  # fmt: skip
+    """Write what a residual map makes of vectors, or of what its base left in out where base arrays are empty. Raises
+    ValueError where sizes do not agree."""
 
 def add(
     rows: Any, scores: Any, values: Any, units: Any, out: Any,
