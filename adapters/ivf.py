@@ -21,7 +21,7 @@ from .base import Arrays, Float32
 from .native import compiled
 from .packing import MOST, ZERO, Packed, encode_centroids, nearest_lists, pack, unpack, whole_numbers
 from .search import Int64, best
-from .vectors import unit_rows
+from .vectors import aligned, unit_rows
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -104,7 +104,7 @@ class IvfIndex:
 
     def extended(self, rows: Float32) -> IvfIndex:
         """The index with further unit rows (n, dim) after those it has; made for fewer, it may find less of them."""
-        return replace(self, keys=np.concatenate([self.keys, _rounded(rows, self.unit)]))
+        return replace(self, keys=aligned(np.concatenate([self.keys, _rounded(rows, self.unit)])))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         own: dict[str, NDArray[Any]] = {"keys": self.keys, "unit": self.unit, "basis": self.basis}
@@ -112,7 +112,7 @@ class IvfIndex:
 
     @classmethod
     def restore(cls, arrays: Arrays) -> IvfIndex:
-        index = cls(arrays["keys"], arrays["unit"], arrays["basis"], arrays["centroids"])
+        index = cls(aligned(arrays["keys"]), arrays["unit"], arrays["basis"], arrays["centroids"])
         if "format" not in arrays:  # directions and lists are made again, for the keys as they lie
             made, _ = build_ivf(unit_rows(index.keys.astype(np.float32) * index.unit))
             index = replace(index, basis=made.basis, centroids=made.centroids)
@@ -178,7 +178,7 @@ def build_ivf(rows: Float32, *, seed: int = 0) -> tuple[IvfIndex, Int64]:
 
 def _rounded(rows: Float32, unit: Float32) -> Int8:
     """Rows (n, dim) in units of `unit` (1,)."""
-    found: Int8 = np.clip(np.rint(rows / unit), -MOST, MOST).astype(np.int8)
+    found: Int8 = aligned(np.clip(np.rint(rows / unit), -MOST, MOST).astype(np.int8))
     return found
 
 

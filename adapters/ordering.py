@@ -94,7 +94,7 @@ class Ordering:
     @classmethod
     def restore(cls, arrays: Arrays, settings: Mapping[str, JSON]) -> Self:
         coded = "targets" not in arrays
-        targets = CodedValues(arrays["codes"], arrays["units"]) if coded else arrays["targets"]
+        targets = CodedValues.restore(arrays) if coded else arrays["targets"]
         spread, ridge = (float(cast("float", settings[name])) for name in ("spread", "ridge"))
         return cls(targets, arrays["mean"], spread, ridge)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import Float32
+from .vectors import aligned
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -62,7 +63,7 @@ def pack(keys: Float32, basis: Float32, centroids: Float32) -> Packed:
     directions[:, : len(basis)] += rounded.T
     encoded = encode_centroids(centroids)
     reach = float(np.median(np.sqrt(np.square(encoded - ZERO).sum(axis=1))))
-    return Packed(_lay(laid), _lay_products(encoded), rows, starts, rounded, _lay_products(directions), reach)
+    return Packed(aligned(_lay(laid)), _lay_products(encoded), rows, starts, rounded, _lay_products(directions), reach)
 
 
 def nearest_lists(narrow: Float32, centroids: Float32) -> Int64:

@@ -140,7 +140,7 @@ class ResidualMap:
         described = without_prefix("index", arrays)
         index = IvfIndex.restore(described) if described else None
         rounded = without_prefix("coded", arrays)
-        coded = CodedValues(rounded["codes"], rounded["units"]) if rounded else None
+        coded = CodedValues.restore(rounded) if rounded else None
         ordered = cast("dict[str, JSON] | None", settings.get("ordering"))  # earlier versions had none
         keys, values = arrays["keys"], arrays["values"]
         counts = len(values if coded is None else coded), len(keys if index is None else index)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Float32
+from .base import Arrays, Float32
 from .native import compiled
+from .vectors import aligned
 
 Int8 = NDArray[np.int8]
 Int32 = NDArray[np.int32]
@@ -29,10 +30,14 @@ class CodedValues:
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {"codes": self.codes, "units": self.units}
 
+    @classmethod
+    def restore(cls, arrays: Arrays) -> CodedValues:
+        return cls(aligned(arrays["codes"]), arrays["units"])
+
     def joined(self, values: Float32) -> CodedValues:
         """These rows and further ones (m, dim)."""
         more = encode_values(values)
-        return CodedValues(np.concatenate([self.codes, more.codes]), np.concatenate([self.units, more.units]))
+        return CodedValues(aligned(np.concatenate([self.codes, more.codes])), np.concatenate([self.units, more.units]))
 
     def take(self, rows: NDArray[Any]) -> Float32:
         """Rows as floats, of the shape of `rows` and (dim,)."""
@@ -43,7 +48,7 @@ class CodedValues:
 def encode_values(values: Float32) -> CodedValues:
     """Round rows (n, dim)."""
     units = np.maximum(np.abs(values).max(axis=1), np.float32(1e-30)) / np.float32(MOST)
-    return CodedValues(np.rint(values / units[:, None]).astype(np.int8), units.astype(np.float32))
+    return CodedValues(aligned(np.rint(values / units[:, None]).astype(np.int8)), units.astype(np.float32))
 
 
 def add_values(

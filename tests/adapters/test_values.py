@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from crossfade.adapters import native, values
-from crossfade.adapters.values import add_values, encode_values
+from crossfade.adapters.values import CodedValues, add_values, encode_values
 
 from .kernels import WAYS, computed
 
@@ -38,3 +38,14 @@ def test_values_that_do_not_fit_are_refused_by_the_kernel() -> None:
         pytest.skip("nothing was compiled: no C compiler at installation")
     with pytest.raises(ValueError, match="add: the sizes of its arrays do not agree"):
         add_values(encode_values(VALUES), ROWS, SCORES, np.ones((2, 36), np.float32), temperature=0.1, weight=0.5)
+
+
+def test_rows_in_bytes_begin_where_a_line_of_the_cache_begins() -> None:
+    made = encode_values(np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32))
+    unlucky = np.empty(50 * 64 + 65, np.int8)
+    start = 1 - unlucky.ctypes.data % 64 + 64
+    moved = unlucky[start : start + 50 * 64].reshape(50, 64)
+    moved[...] = made.codes
+    back = CodedValues.restore({"codes": moved, "units": made.units})
+    np.testing.assert_array_equal(back.codes, made.codes)
+    assert all(one.codes.ctypes.data % 64 == 0 for one in (made, back, made.joined(made.take(np.arange(3)))))
