@@ -123,25 +123,33 @@ class IvfIndex:
     def _plain(self) -> tuple[Float32, Int64]:
         return unpack(self.packed)
 
-    def _search_numpy(self, probes: Float32, top: int) -> tuple[Int32, Float32]:
-        """What the kernel does, in as few products as numpy can; equal codes at the border may be kept otherwise."""
+    def candidates(self, whole: Float32, top: int) -> tuple[Int64, Float32, NDArray[np.bool_]]:
+        """What is re-scored for probes in whole numbers (n, dim): rows and scores by code (n, KEPT), best first, -inf
+        for those left out; and which rows (n, rows) were scanned."""
         codes, members = self._plain
-        most = np.maximum(np.abs(probes).max(axis=1, keepdims=True), np.float32(1e-30))
-        whole = np.rint(probes * (np.float32(MOST) / most))
         narrow: Float32 = whole @ self.packed.rounded
         coarse = whole_numbers(narrow)
         scores = coarse @ codes.T
+        scanned = np.ones(scores.shape, np.bool_)
         if self.visited < len(self.centroids):
             scale = np.float32(MOST) / np.maximum(np.abs(narrow).max(axis=1, keepdims=True), np.float32(1e-30))
             coded = np.rint(narrow * scale)
             lists = np.floor((coded @ (encode_centroids(self.centroids) - ZERO).T) * np.float32(0.5**SHIFT))
             lengths = np.sqrt(np.square(narrow).sum(axis=1, keepdims=True)) * scale
             border = self._border(lists, lengths * np.float32(self.packed.reach * 0.5**SHIFT))
-            scores[~(lists >= border)[:, members]] = -np.inf
+            scanned = (lists >= border)[:, members]
+            scores[~scanned] = -np.inf
         kept, reached = best(scores, max(KEPT, top))
         margin = np.floor(np.float32(MARGIN) * np.sqrt(np.square(coarse).sum(axis=1, keepdims=True)))
         last = reached[:, min(top, reached.shape[1]) - 1, None]
         reached[reached < last - margin] = -np.inf
+        return kept, reached, scanned
+
+    def _search_numpy(self, probes: Float32, top: int) -> tuple[Int32, Float32]:
+        """What the kernel does, in as few products as numpy can; equal codes at the border may be kept otherwise."""
+        most = np.maximum(np.abs(probes).max(axis=1, keepdims=True), np.float32(1e-30))
+        whole = np.rint(probes * (np.float32(MOST) / most))
+        kept, reached, _ = self.candidates(whole, top)
         exact = np.matmul(self.keys[kept].astype(np.float64), whole[:, :, None].astype(np.float64))[:, :, 0]
         exact[reached == -np.inf] = -np.inf
         order = np.lexsort((kept, -exact))[:, :top]

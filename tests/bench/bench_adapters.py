@@ -27,10 +27,10 @@ from rich.table import Table
 
 from crossfade.adapters.base import Adapter, Card, Float32, Map, PairsCard
 from crossfade.adapters.candidates import NEIGHBOURS, SHARPNESS
-from crossfade.adapters.ivf import KEPT
 from crossfade.adapters.linear import LinearMap, fit_linear, fit_procrustes
 from crossfade.adapters.local import LocalMap, fit_local
 from crossfade.adapters.lowrank import LowRankMap, fit_low_rank
+from crossfade.adapters.packing import MOST
 from crossfade.adapters.residual import ResidualMap, fit_residual
 from crossfade.adapters.rounded import RoundedLinear
 from crossfade.adapters.select import served
@@ -111,7 +111,7 @@ def measure_case(source_dim: int, target_dim: int, pairs: int, rate: float) -> l
         size = bytes_on_disk(fitted)
         for batch in BATCHES:
             taken = microseconds(fitted.apply, [queries[at : at + batch] for at in range(0, 640, batch)]) / batch
-            limit = limit_microseconds(fitted, batch, rate) / batch
+            limit = limit_microseconds(fitted, batch, rate, queries) / batch
             lines.append(Line(family, source_dim, target_dim, pairs, batch, taken, limit, taken / limit, seconds, size))
     return lines
 
@@ -132,16 +132,17 @@ def microseconds(call: Callable[[Float32], object], given: list[Float32], *, sec
     return median(medians) * 1e6
 
 
-def limit_microseconds(fitted: Map, batch: int, rate: float) -> float:
+def limit_microseconds(fitted: Map, batch: int, rate: float, queries: Float32) -> float:
     """The least time for a batch: weights read once, or multiply-adds done, whichever takes longer."""
-    weights, products = work(fitted, batch)
+    weights, products = work(fitted, batch, queries)
     block = np.ones(max(weights, 64_000) // 4, np.float32)
     reading = microseconds(lambda given: given.max(), [block], seconds=0.1) * weights / block.nbytes
     return max(reading, batch * products / rate * 1e6)
 
 
-def work(fitted: Map | RoundedLinear, batch: int = 1) -> tuple[int, int]:
-    """Bytes that a batch must read, and multiply-adds that a query must do, those of bytes as a quarter."""
+def work(fitted: Map | RoundedLinear, batch: int, queries: Float32) -> tuple[int, int]:
+    """Bytes that a batch must read, and multiply-adds that a query must do, those of bytes as a quarter; as many as
+    queries (n, source_dim) need on average."""
     if isinstance(fitted, LinearMap):
         return fitted.weight.nbytes, fitted.weight.size
     if isinstance(fitted, RoundedLinear):
@@ -149,7 +150,7 @@ def work(fitted: Map | RoundedLinear, batch: int = 1) -> tuple[int, int]:
     if isinstance(fitted, LowRankMap):
         return fitted.down.nbytes + fitted.up.nbytes, fitted.down.size + fitted.up.size
     if isinstance(fitted, LocalMap):
-        read, products = work(fitted._rounded or fitted.base, batch)
+        read, products = work(fitted._rounded or fitted.base, batch, queries)
         assert fitted.coded is not None
         expert = fitted.coded.codes[0].size  # weights of half a byte
         active = min(fitted.active * batch, len(fitted.routes))  # that a batch needs, at least
@@ -158,13 +159,17 @@ def work(fitted: Map | RoundedLinear, batch: int = 1) -> tuple[int, int]:
             products + fitted.routes.size + fitted.active * expert // 4,
         )
     assert isinstance(fitted, ResidualMap)
-    read, products = work(fitted._rounded or fitted.base, batch)
+    read, products = work(fitted._rounded or fitted.base, batch, queries)
     near = fitted.neighbours * fitted.target_dim
     if fitted.index is None:
         return read + fitted.keys.nbytes + 4 * near, products + fitted.keys.size + near
     index = fitted.index
-    lists, narrow = index.centroids.shape
-    scanned, scored = len(fitted) * index.visited // lists * narrow, KEPT * fitted.source_dim  # numbers
+    narrow = index.centroids.shape[1]
+    whole = queries - fitted.centre
+    whole = np.rint(whole * (MOST / np.abs(whole).max(axis=1, keepdims=True))).astype(np.float32)
+    _, reached, seen = index.candidates(whole, fitted.neighbours)
+    scanned = round(seen.sum(axis=1).mean()) * narrow  # numbers
+    scored = round(np.isfinite(reached).sum(axis=1).mean()) * fitted.source_dim
     turning = 0 if fitted.ordering is None else near  # rows to read, and their products with each other
     around = index.basis.size + index.centroids.size + near  # a byte each
     paired = turning * (fitted.neighbours + 1) // 2
