@@ -130,3 +130,19 @@ def test_an_index_whose_parts_do_not_belong_together_is_refused_by_the_kernel(ke
     with pytest.raises(ValueError, match=r"do not agree|matmul"):
         torn.search(normalise_rows(crowd(2, 16)), 4)
     assert kernel.instructions() in ("plain", "avx2", "vnni")
+
+
+def test_a_query_close_to_what_it_finds_scans_and_scores_less_and_finds_the_same() -> None:
+    rows = crowd(MANY, 200)
+    index, order = build_ivf(rows)
+    near, far = unit_rows(rows[:80] + 0.01), unit_rows(np.random.default_rng(5).normal(size=(80, 200)))
+    counts = []
+    for probes in (near, far):
+        whole = np.rint(probes * (127 / np.abs(probes).max(axis=1, keepdims=True))).astype(np.float32)
+        _, reached, scanned = index.candidates(whole, 8)
+        counts.append((scanned.mean(), np.isfinite(reached).sum(axis=1).mean()))
+    assert counts[0][0] < 0.7 * counts[1][0]
+    assert counts[0][1] < 0.8 * counts[1][1] <= 0.8 * ivf.KEPT
+    found, _ = index.search(near, 8)
+    wanted, _ = best(near @ rows[order].T, 8)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]) / 8 > 0.93
