@@ -51,8 +51,8 @@ ASKED_NOTE = """Intervals resample queries within each seed (and member of the j
 is the best by the mean of the same seeds and queries that it is then compared on, which favours it. With everything
 migrated the new index answers alone: where adapted queries on the old index are better than the new model on its own
 (cranfield, cacm, banking77), every migrated document costs a part of what they gained. "By a verdict" is what `auto`
-does with `migrate.verdict`: the judgements of the observed half choose, at each share, whether to ask the old index
-alone and, for texts, whether to encode them with the old model too. Half-migrated figures search the residual exactly.
+does with `migrate.verdict`: the judgements of the observed half choose, at each share, how much either model counts in
+scores and, for texts, in queries, or the old index alone. Half-migrated figures search the residual exactly.
 Where a cell or a line is missing, it was not measured with these methods; `make quality` goes on where it stopped.
 """
 

@@ -196,26 +196,17 @@ def _migration(rows: Rows, planned: int) -> Iterator[Line]:
     part = f"{cases} of {planned} cases measured"
     against = _gaps(fits, "crossfade", ("adapt",))
     yield _worst("half migrated, below 100 %: crossfade against adapt", against, few, part, whole)
-    late = [gap[0] for key, gap in against.items() if key[3] in SHARES[2:]]
-    last = [gap[0] for key, gap in against.items() if key[3] in (*SHARES[2:], 1.0)]
-    told = f"{np.mean(late):+.3f}, and {np.mean(last):+.3f} with 100 % ({part})"
-    reached = float(np.mean(late)) >= 0.02 if whole else None
-    yield Line("the same, mean from 50 to 90 % migrated", "≥ +.02", told, few, reached)
+    yield _late("the same, mean from 50 to 90 % migrated", against, few, part, whole)
     better = _gaps(fits, "crossfade, legacy-encoded", ("adapt", "status quo"))
     yield _worst(
         "half migrated, below 100 %: legacy-encoded queries against the better of both", better, few, part, whole
     )
-    yield _worst(
-        "the same after a probe with judged queries, as vectors: against adapt",
-        _gaps(fits, "by a verdict", ("adapt",)),
-        few,
-        part,
-        whole,
-    )
-    both = ("adapt", "status quo")
-    yield _worst(
-        "the same, as texts: against the better of both", _gaps(fits, "by a verdict, texts", both), few, part, whole
-    )
+    probed = _gaps(fits, "by a verdict", ("adapt",))
+    yield _worst("the same after a probe with judged queries, as vectors: against adapt", probed, few, part, whole)
+    yield _late("the same, mean from 50 to 90 % migrated", probed, few, part, whole)
+    texts = _gaps(fits, "by a verdict, texts", ("adapt", "status quo"))
+    yield _worst("after a probe, as texts: against the better of both", texts, few, part, whole)
+    yield _late("the same, mean from 50 to 90 % migrated", texts, few, part, whole)
     strong = {key: fit for key, fit in fits.items() if key[:2] == ("msmarco-dl", "wordllama")}
     gaps = {key[3]: fit.apart("crossfade", "status quo", fit.seeds("crossfade")) for key, fit in strong.items()}
     if gaps:
@@ -233,6 +224,13 @@ def _gaps(fits: dict[Any, Fit], way: str, references: tuple[str, ...]) -> dict[A
         if seeds:
             found[key] = fit.apart(way, max(references, key=lambda one: fit.mean(one, seeds)), seeds)  # called at once
     return found
+
+
+def _late(what: str, gaps: dict[Any, tuple[float, float, float, float]], seeds: int, part: str, whole: bool) -> Line:
+    late = [gap[0] for key, gap in gaps.items() if key[3] in SHARES[2:]]
+    last = [gap[0] for key, gap in gaps.items() if key[3] in (*SHARES[2:], 1.0)]
+    told = f"{np.mean(late):+.3f}, and {np.mean(last):+.3f} with 100 % ({part})"
+    return Line(what, "≥ +.02", told, seeds, float(np.mean(late)) >= 0.02 if whole else None)
 
 
 def _worst(what: str, gaps: dict[Any, tuple[float, float, float, float]], seeds: int, part: str, whole: bool) -> Line:
