@@ -34,7 +34,7 @@ demo: $(call stamp,demo$(if $(filter milvus,$(BACKEND)),$(comma)milvus))
 	$(BIN)/crossfade demo --backend $(BACKEND) --directory build/demo $(ARGS)
 
 test: $(call stamp,$(EXTRAS))
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(call stamp,$(EXTRAS))
 	$(BIN)/ruff check .

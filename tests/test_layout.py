@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FIRST
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("adapters", "backends", "proxy")
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
@@ -103,3 +105,7 @@ def test_no_source_file_is_too_long_and_most_are_short() -> None:
 def test_no_name_says_nothing() -> None:
     empty = re.compile(r"manager|helper|util|handler|misc|common", re.IGNORECASE)
     assert not [str(path.relative_to(ROOT)) for path in SOURCES if empty.search(path.stem)]
+
+
+def test_the_files_that_are_tested_first_are_there() -> None:
+    assert [name for name in FIRST if not (ROOT / "tests" / name).is_file()] == []
