@@ -21,8 +21,6 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
-from scipy.linalg import solve
 
 from .base import JSON, Arrays, Float32, Map, PairsError
 from .experts import CodedExperts, encode_experts
@@ -172,6 +170,8 @@ def fit_clusters(source: Float32, clusters: int, *, seed: int = 0, rounds: int =
     """Cluster source vectors (n, source_dim) by direction from their mean. Raises PairsError for too many clusters."""
     if not 1 <= clusters <= len(source) // 2:
         raise PairsError(f"{clusters} clusters from {len(source)} pairs: use 1 to {len(source) // 2}")
+    from scipy.cluster.vq import kmeans2  # not at the top: whoever applies a map needs none of scipy, slow to import
+
     mean = source.mean(axis=0, dtype=np.float64).astype(np.float32)
     unit = unit_rows(source - mean)
     sample = unit[np.random.default_rng(seed).permutation(len(unit))[:_SAMPLE]]
@@ -218,6 +218,8 @@ def _fit_expert(source: Float32, left: Float32, prior: float, spread: float) -> 
 
     The offset (target_dim,) is -mean delta, so that the cluster's mean is left alone.
     """
+    from scipy.linalg import solve  # see fit_clusters
+
     x_mean = source.mean(axis=0)
     x, y = source - x_mean, left - left.mean(axis=0)
     held = np.float32(prior * spread)
