@@ -11,7 +11,7 @@ from crossfade.backends.index import PointId
 from crossfade.backends.writing import WriteCodec
 
 from .exchange import Plan
-from .migration.journal import Native
+from .migration.marks import Native
 from .migration.record import MigrationView
 
 

@@ -26,8 +26,8 @@ from .errors import CaptureFailed, ChangeRefused, MalformedRequest, UpstreamDown
 from .exchange import Plan, plan_request
 from .framing import pack, unpack
 from .migration.errors import MigrationStorageError
-from .migration.journal import Mark, Native
 from .migration.machine import SERVING
+from .migration.marks import Mark, Native
 from .migration.missed import note_missed
 from .migration.record import MigrationView
 from .routing import Snapshot

@@ -22,13 +22,14 @@ from .endings import is_decided
 from .exchange import Plan
 from .framing import unpack
 from .keys import Known
-from .migration.journal import Journal, Mark, Native
 from .migration.machine import SERVING
+from .migration.marks import Mark, Native
 from .migration.record import MigrationView
 from .routing import Snapshot
 
 if TYPE_CHECKING:
     from ._filter import Call
+    from .migration.journal import Journal
     from .worker import Worker
 
 

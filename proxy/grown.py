@@ -9,8 +9,8 @@ from pathlib import Path
 from crossfade.adapters.base import Adapter, AdapterError
 from crossfade.adapters.store import CARD, load_adapter
 
+from .migration.places import grown_path
 from .migration.record import MigrationView
-from .migration.refit import grown_path
 
 log = logging.getLogger("crossfade.grown")
 

@@ -7,13 +7,16 @@ import os
 import socket
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .config import Config
 from .migration.errors import MigrationStorageError
-from .migration.journal import Journal
 from .migration.places import journal_url
+
+if TYPE_CHECKING:
+    from .migration.journal import Journal
 
 _REST_SECONDS: Final = 1.0  # between two attempts to open a database that cannot be used
 
@@ -37,12 +40,19 @@ class Journals:
         opened = self._opened
         return opened[1] if opened is not None and opened[0] == journal_url(config) else None
 
+    def prepare(self, config: Config) -> None:
+        """Import what a journal needs, a third of a second, where a write may need one: none is to wait for it."""
+        if any(collection.migrate is not None for collection in config.collections.values()):
+            import_module(".migration.journal", __package__)
+
     async def get(self, config: Config) -> Journal:
         """The journal of a configuration. Raises MigrationStorageError."""
         journal = self.ready(config)
         return journal if journal is not None else await asyncio.to_thread(self._open, journal_url(config))
 
     def _open(self, url: str) -> Journal:
+        from .migration.journal import Journal  # brings the database's library; see prepare
+
         with self._lock:
             if self._opened is not None and self._opened[0] == url:
                 return self._opened[1]

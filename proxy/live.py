@@ -105,6 +105,7 @@ class Live:
         stated = orjson.loads((self.run_dir / GENERATION).read_bytes())
         self._seen = stated["generation"]
         config = read_config(Path(stated["config"]).read_text(), Path(stated["base"]))
+        self.journals.prepare(config)
         views = self._read_migrations()
         folder = sample_folder(config)
         samples, grown = self._samples.load(folder, _ids(views)), self._grown.load(folder, views.values())

@@ -46,8 +46,9 @@ from crossfade.backends.index import PointId
 from . import journal_rows
 from .committer import Committer
 from .database import marks, natives, open_database, open_writes, reading, time_of
-from .journal_rows import ALL, Dirty, Mark, Native
+from .journal_rows import ALL
 from .keys import read_key, write_key
+from .marks import Dirty, Mark, Native
 
 _AGAIN_SECONDS = 1.0
 _CHUNK = 500  # keys in one statement

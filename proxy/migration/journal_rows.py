@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -25,47 +24,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from crossfade.backends.dialect import Float32
-from crossfade.backends.index import PointId
-
 from .database import marks, natives, open_writes
 from .keys import read_key, write_key
+from .marks import Dirty, Mark, Native
 
 ALL: Final = "*"  # the key of a mark that stands for every point
 # Rows in one statement: at each, SQLite's driver lets go of the interpreter, and may wait long to have it again.
 _ROWS: Final = 200
 _INSERT_MARKS: Final = "INSERT INTO crossfade_marks (migration, key, seq, marked) VALUES "
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Native:
-    """A new-model vector (new dim,) that a client sent, and what was stored in the old index for it (old dim,).
-
-    The journal adds the number of its write's mark, and whether that write had ended.
-    """
-
-    stored: Float32
-    vector: Float32
-    seq: int = 0
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """One announced write."""
-
-    migration: str
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Dirty:
-    """A touched point (None: every point), its newest mark, the marks whose writes have ended, and whether all have."""
-
-    point: PointId | None
-    seq: int
-    ended: tuple[int, ...]
-    finished: bool
 
 
 def is_open(now: ColumnElement[Any]) -> Case[int]:

@@ -18,8 +18,8 @@ from crossfade.backends.index import Index, Point, PointId
 from crossfade.backends.payload_text import PayloadText
 
 from ..encoders import Encoder
-from .journal import Native
 from .ledger import sign_vectors
+from .marks import Native
 from .record import Spec
 from .store import Lease
 from .texts import TextMemory, count_tokens, encode_texts

@@ -22,5 +22,10 @@ def store_url(config: Config) -> str:
     return given.get_secret_value() if given is not None else f"sqlite:///{_folder(config) / 'store.sqlite'}"
 
 
+def grown_path(folder: Path, migration: str) -> Path:
+    """The adapter that a migration has fitted again, in the folder of its samples."""
+    return folder / f"adapter-{migration}"
+
+
 def _folder(config: Config) -> Path:
     return config.state / FOLDER

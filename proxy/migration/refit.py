@@ -22,6 +22,7 @@ import orjson
 from crossfade.adapters.store import CARD
 from crossfade.backends.index import IndexRefusedError
 
+from .places import grown_path
 from .record import Spec
 from .refitting import Job
 from .sample import Sampler
@@ -47,11 +48,6 @@ class Refitting:
 def pairs_path(folder: Path, migration: str) -> Path:
     """The pairs that a migration keeps."""
     return folder / f"pairs-{migration}.safetensors"
-
-
-def grown_path(folder: Path, migration: str) -> Path:
-    """The adapter that was fitted on them."""
-    return folder / f"adapter-{migration}"
 
 
 def forget_refit(folder: Path, migration: str, *, adapter: bool) -> None:

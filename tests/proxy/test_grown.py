@@ -15,7 +15,8 @@ from crossfade.adapters.store import save_adapter
 from crossfade.backends.dialect import Float32
 from crossfade.proxy.loading import load_config
 from crossfade.proxy.migration.machine import State
-from crossfade.proxy.migration.refit import forget_refit, grown_path
+from crossfade.proxy.migration.places import grown_path
+from crossfade.proxy.migration.refit import forget_refit
 from crossfade.proxy.migration.sample import sample_folder
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, ids, start_migrating, unit
 from tests.proxy.serving import wait_until

@@ -21,7 +21,8 @@ from crossfade.backends.dialect import Float32
 from crossfade.proxy.migration.conduct import Tools
 from crossfade.proxy.migration.journal import Native
 from crossfade.proxy.migration.machine import State
-from crossfade.proxy.migration.refit import Refit, Refitting, forget_refit, grown_path, pairs_path
+from crossfade.proxy.migration.places import grown_path
+from crossfade.proxy.migration.refit import Refit, Refitting, forget_refit, pairs_path
 from crossfade.proxy.migration.sample import Sampler, read_sample
 from tests.proxy.encoding_function import DIM, encode_one
 from tests.proxy.migration.scenery import OLD_DIM, Scene, id_of, spec_of
