@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from httpx._transports import default as httpx_transports
 
 from tests.milvus_servers import start_cpp_lite, start_real
+
+# Each httpx client reads the authorities of the internet anew, 50 ms of work: tests that poll a server until it is
+# ready took the processor from it, and clients of Qdrant are made by the hundred. No test changes the authorities.
+_authorities = httpx_transports.create_ssl_context  # type: ignore[attr-defined]  # it is not exported
+httpx_transports.create_ssl_context = cache(_authorities)  # type: ignore[attr-defined]  # as above
 
 # The files that take longest, in the order of the time they take: begun last, one would go on alone while nothing else
 # is left to do. `make test` keeps pytest-xdist from its own order, files of many tests first, which does just that.
