@@ -7,7 +7,9 @@ import numpy as np
 from crossfade.adapters.merge import TailMatch
 
 
-def merge_scores(known: Mapping[int, float], scores: Mapping[int, float], sample: TailMatch) -> list[tuple[int, float]]:
+def merge_scores(
+    known: Mapping[int, float], scores: Mapping[int, float], sample: TailMatch, trust: float = 0.4
+) -> list[tuple[int, float]]:
     """Rows with their merged scores, best first: known are true ones, scores those of the old index's candidates."""
     shared = [row for row in scores if row in known]
     scale, shift = float(sample.scale[0]), float(sample.shift[0])
@@ -17,5 +19,5 @@ def merge_scores(known: Mapping[int, float], scores: Mapping[int, float], sample
         shift = float(theirs.mean() - scale * own.mean())
     moved = {row: scale * score + shift for row, score in scores.items()}
     lowest = min(moved.values())
-    both = moved | {row: 0.4 * score + 0.6 * moved.get(row, lowest) for row, score in known.items()}
+    both = moved | {row: trust * score + (1 - trust) * moved.get(row, lowest) for row, score in known.items()}
     return sorted(both.items(), key=lambda hit: -hit[1])

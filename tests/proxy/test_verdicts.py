@@ -10,14 +10,20 @@ import httpx
 import numpy as np
 import pytest
 
+from crossfade.adapters.merge import TailMatch, blend_queries
+from crossfade.adapters.store import load_adapter
 from crossfade.adapters.weights import usual_weights
 from crossfade.proxy.errors import VerdictUnusable
+from crossfade.proxy.merging import count_candidates
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.strategies import Request, choose_way, find_weights
 from crossfade.proxy.verdicts import read_verdict
+from tests.proxy.encoding_function import encode, encode_old
+from tests.proxy.merged_scores import merge_scores
 from tests.proxy.migrating import OLD, TARGET, fill, first_view, start_migrating, unit
 from tests.proxy.toy_adapters import save_toy
 
+NO_SAMPLE = TailMatch(np.ones(1), np.zeros(1))  # enough hits are in both
 TEXT = Request("new", b"client a", plain=True, texts=True)
 SETTINGS = """
 models:
@@ -151,19 +157,31 @@ def test_serve_follows_the_verdict_that_its_file_names(tmp_path: Path) -> None:
     with start_migrating(tmp_path, SETTINGS, dims=(16, 24)) as migrating:
         fill(migrating.direct, OLD, rows[:, :16], range(60))
         fill(migrating.direct, TARGET, rows, range(60))
+        migrating.write_sample(rows, unit(rows[:, :16]), range(60))
+
+        def ask() -> httpx.Response:
+            url = f"{migrating.serving.rest}/collections/docs/points/query"
+            answer = httpx.post(url, json={"query": {"text": "some words", "model": "new"}, "limit": 5})
+            assert answer.status_code == 200, answer.text
+            return answer
 
         def way() -> str:
-            url = f"{migrating.serving.rest}/collections/docs/points/query"
-            body = {"query": {"text": "some words", "model": "new"}, "limit": 5}
-            answer = httpx.post(url, json=body)
-            assert answer.status_code == 200, answer.text
-            return answer.headers["x-crossfade"].rpartition("strategy=")[2]
+            return ask().headers["x-crossfade"].rpartition("strategy=")[2]
 
         state: dict[str, Any] = {"state": State.BACKFILLING, "percent": 0.0, "strategy": "auto"}
         migrating.move(migrated=0.0, **state)
         assert way() == "legacy-encode"
         migrating.move(migrated=0.3, **state)
         assert way() == "legacy-crossfade"
+        new, legacy = encode(["some words"], "query"), encode_old(["some words"], "query")
+        asked = blend_queries(legacy, load_adapter(tmp_path / "adapter").query.apply(new), 0.4)
+        old, true = unit(rows[:, :16]) @ asked[0], rows @ unit(new)[0]
+        candidates = np.argsort(-old)[: count_candidates(5)].tolist()
+        known = dict(enumerate(true.tolist()))  # all of them: the new index's best, and its scores of the others
+        expected = merge_scores(known, {row: float(old[row]) for row in candidates}, NO_SAMPLE, trust=0.8)[:5]
+        hits = ask().json()["result"]["points"]
+        assert [hit["id"] for hit in hits] == [row for row, _ in expected]
+        np.testing.assert_allclose([hit["score"] for hit in hits], [score for _, score in expected], atol=2e-5)
         migrating.move(migrated=0.75, **state)
         assert way() == "crossfade"
         migrating.move(migrated=0.9, **state)
