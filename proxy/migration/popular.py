@@ -29,7 +29,6 @@ from .keys import order_of, read_key, write_key
 from .record import Spec
 
 _FEWEST: Final = 50  # observed queries: fewer say little
-_DRAWN: Final = 2_000
 _BEST: Final = 20  # of each
 _TOGETHER: Final = 100  # searches at once: behind a large request queries wait
 
@@ -38,11 +37,15 @@ log = logging.getLogger("crossfade.migration.popular")
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """Where observed queries and the adapter are; `lead` documents go first by id, for the adapter to learn from."""
+    """Where observed queries and the adapter are; `lead` documents go first by id, for the adapter to learn from.
+
+    `drawn` queries are asked: what a collection of millions needs.
+    """
 
     adapter: Path
     state: Path
     lead: int
+    drawn: int = 2_000
 
 
 def popular_path(folder: Path, migration: str) -> Path:
@@ -98,6 +101,6 @@ def _draw_queries(spec: Spec, ordering: Ordering) -> Float32 | None:
     if seen is None or seen.count < _FEWEST or not seen.has_spread:
         return None
     adapter = load_adapter(ordering.adapter, source_model=spec.to_model, target_model=spec.from_model)
-    drawn = seen.sample(_DRAWN)
+    drawn = seen.sample(ordering.drawn)
     mapped = adapter.query.apply(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
     return np.asarray(mapped / np.linalg.norm(mapped, axis=1, keepdims=True), np.float32)

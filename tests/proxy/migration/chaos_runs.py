@@ -115,7 +115,7 @@ async def _workers(scene: Scene, seen: Path, outcome: Outcome, seed: int, writer
         while not scene.worker.stopping:
             await write_at_random(scene.worker, chance, keys)
             outcome.writes += 1
-            await asyncio.sleep(chance.uniform(0, 0.1))
+            await asyncio.sleep(chance.uniform(0, 0.3))  # often enough to fall into every batch of the controller's
 
     async def tell() -> None:
         while True:

@@ -19,6 +19,7 @@ from tests.proxy.migration.scenery import TestEncoder, connect, journal_of
 
 TTL = 3.0
 LEAD = 60  # points that go by id before popular ones, where there is an adapter beside the file
+DRAWN = 400  # queries for their popularity, enough for a few hundred points
 
 
 class SeenInFile:
@@ -39,7 +40,7 @@ async def main(url: str, grpc_port: int, rest_port: int, seen: Path) -> None:
         yield Bench(QdrantIndex(client), TestEncoder(delay=0.15))
 
     folder = seen.parent
-    popular = Ordering(folder / "adapter", folder, LEAD) if (folder / "adapter").exists() else None
+    popular = Ordering(folder / "adapter", folder, LEAD, DRAWN) if (folder / "adapter").exists() else None
     tools = Tools(
         Store(url),
         Journal(journal_of(url)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from crossfade.proxy.migration.popular import Ordering, find_popular, popular_pa
 from crossfade.proxy.observing import Key, dump_statistics
 from tests.proxy.encoding_function import DIM, encode_one
 from tests.proxy.migration.chaos_runs import run_chaos
+from tests.proxy.migration.controller_child import DRAWN
 from tests.proxy.migration.scenery import Scene, find_differences, id_of
 from tests.proxy.migration.test_migration_refit import fitted, old_of, write_old_vectors
 
@@ -35,9 +37,16 @@ class OrderedScene(Scene):
         return replace(super().tools(), ordering=lambda _: self.ordering)
 
 
-async def ordered_scene(scene: Scene, folder: Path, lead: int, observed: int = 200) -> OrderedScene:
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that was fitted on enough pairs; the tests take copies."""
+    fitted(place := tmp_path_factory.mktemp("learnt") / "adapter", 400)
+    return place
+
+
+async def ordered_scene(scene: Scene, folder: Path, learnt: Path, lead: int, observed: int = 200) -> OrderedScene:
     """Clients have asked for what stands near the texts 200 to 219."""
-    fitted(folder / "adapter", 400)
+    shutil.copytree(learnt, folder / "adapter")
     await write_old_vectors(scene, range(COUNT))
     scene.samples = folder / "migrations"
     near = np.stack([encode_one(f"text {at}", "passage") for at in range(200, 220)])
@@ -45,7 +54,7 @@ async def ordered_scene(scene: Scene, folder: Path, lead: int, observed: int = 2
     seen = QueryStatistics.empty(DIM, spread=True).add(rows)
     key = Key(scene.record.spec.collection, "", "new")
     (folder / "queries-1.safetensors").write_bytes(dump_statistics({key: seen}))
-    return OrderedScene(**vars(scene), ordering=Ordering(folder / "adapter", folder, lead))
+    return OrderedScene(**vars(scene), ordering=Ordering(folder / "adapter", folder, lead, DRAWN))
 
 
 def texts_of(points: Sequence[PointId]) -> list[str]:
@@ -59,9 +68,9 @@ def is_synced(record: object) -> bool:
 
 @pytest.mark.parametrize("lead", [0, 100])
 async def test_what_queries_find_goes_first_once_the_adapter_has_enough_to_learn_from(
-    scene: Scene, tmp_path: Path, lead: int
+    scene: Scene, tmp_path: Path, learnt: Path, lead: int
 ) -> None:
-    scene = await ordered_scene(scene, tmp_path, lead)
+    scene = await ordered_scene(scene, tmp_path, learnt, lead)
     scene.encoder.batch_size = 8
     await scene.change(pace=scene.record.pace.model_copy(update={"workers": 1, "batch_seconds": 0.001}))
     assert scene.samples is not None
@@ -91,9 +100,9 @@ def texts_by_id() -> list[str]:
 
 @pytest.mark.parametrize("points", [20, 80, 150, 250])
 async def test_after_an_end_half_way_nothing_is_left_out_and_little_done_again(
-    scene: Scene, tmp_path: Path, points: int
+    scene: Scene, tmp_path: Path, learnt: Path, points: int
 ) -> None:
-    scene = await ordered_scene(scene, tmp_path, 60)
+    scene = await ordered_scene(scene, tmp_path, learnt, 60)
     scene.encoder.delay = 0.05
     async with scene.led():
         await scene.until(lambda one: one.checkpoint.points >= points)
@@ -108,22 +117,22 @@ async def test_after_an_end_half_way_nothing_is_left_out_and_little_done_again(
     assert (await find_differences(scene.client, record.spec)).none
 
 
-@pytest.mark.parametrize("seed", [2, 3])
+@pytest.mark.parametrize("seed", [2])
 async def test_a_controller_killed_anywhere_on_the_way_leaves_nothing_out(
-    qdrant: QdrantServer, tmp_path: Path, seed: int
+    qdrant: QdrantServer, tmp_path: Path, learnt: Path, seed: int
 ) -> None:
     async def prepare(scene: Scene) -> None:
-        await ordered_scene(scene, tmp_path, 0)
+        await ordered_scene(scene, tmp_path, learnt, 0)
 
-    outcome = await run_chaos(qdrant.grpc_port, qdrant.rest_port, tmp_path, kills=3, seed=seed, prepare=prepare)
-    assert outcome.kills.total() == 3
+    outcome = await run_chaos(qdrant.grpc_port, qdrant.rest_port, tmp_path, kills=4, seed=seed, prepare=prepare)
+    assert outcome.kills.total() == 4
     assert list((tmp_path / "migrations").glob("popular-*.json")), "it went by popularity"
     assert outcome.failed_writes == 0
     assert outcome.differences.none, outcome
 
 
-async def test_a_list_that_is_lost_half_way_begins_the_walk_again(scene: Scene, tmp_path: Path) -> None:
-    scene = await ordered_scene(scene, tmp_path, 0)
+async def test_a_list_that_is_lost_half_way_begins_the_walk_again(scene: Scene, tmp_path: Path, learnt: Path) -> None:
+    scene = await ordered_scene(scene, tmp_path, learnt, 0)
     scene.encoder.delay = 0.05
     assert scene.samples is not None
     async with scene.led():
@@ -136,9 +145,9 @@ async def test_a_list_that_is_lost_half_way_begins_the_walk_again(scene: Scene, 
 
 
 async def test_without_enough_observed_queries_documents_go_by_id(
-    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    scene: Scene, tmp_path: Path, learnt: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scene = await ordered_scene(scene, tmp_path, 0, observed=49)
+    scene = await ordered_scene(scene, tmp_path, learnt, 0, observed=49)
     assert scene.ordering is not None
     with caplog.at_level(logging.WARNING, "crossfade.migration.popular"):
         found = await find_popular(scene.index, scene.record.spec, scene.ordering, tmp_path / "list", None)
@@ -149,8 +158,8 @@ async def test_without_enough_observed_queries_documents_go_by_id(
     assert record.checkpoint.points == COUNT
 
 
-async def test_what_queries_find_stands_near_them(scene: Scene, tmp_path: Path) -> None:
-    scene = await ordered_scene(scene, tmp_path, 0)
+async def test_what_queries_find_stands_near_them(scene: Scene, tmp_path: Path, learnt: Path) -> None:
+    scene = await ordered_scene(scene, tmp_path, learnt, 0)
     assert scene.ordering is not None
     found = await find_popular(scene.index, scene.record.spec, scene.ordering, tmp_path / "list", None)
     assert read_popular(tmp_path / "list") == found
