@@ -24,7 +24,7 @@ from tests.chaos.upstream import Upstream
 from tests.ports import free_ports
 from tests.proxy.encoding_function import encode_one
 from tests.proxy.migration.scenery import OLD_DIM, id_of, old_vector
-from tests.proxy.serving import Serving, spawn_serve, write_config
+from tests.proxy.serving import START_SECONDS, Serving, spawn_serve, write_config
 from tests.proxy.toy_adapters import save_toy
 
 COLLECTION, TARGET = "docs", "docs--new"
@@ -103,7 +103,7 @@ class Stage:
                 all_logs.write(before.read())
         return spawn_serve(config, log, self.workers)
 
-    def wait_serving(self, seconds: float = 90.0) -> None:
+    def wait_serving(self, seconds: float = START_SECONDS) -> None:
         """Wait until Crossfade answers, through every worker."""
         self.wait(self._is_ready, seconds, "Crossfade serves")
 
@@ -219,7 +219,7 @@ class Stage:
         old, log = self.serving.process, self.folder / "serve-again.log"
         self.serving.process = spawn_serve(self.serving.config, log, self.workers, None, "--replace")
         self.serving.log = log
-        assert old.wait(60) == 0
+        assert old.wait(START_SECONDS) == 0
         self.wait_serving()
 
 

@@ -13,9 +13,8 @@ from typing import Self
 import httpx
 
 from tests.ports import free_ports
-from tests.proxy.serving import ROOT
+from tests.proxy.serving import ROOT, START_SECONDS
 
-_READY_SECONDS = 60.0
 _SERVER = "crossfade.backends.embedded"
 
 
@@ -46,7 +45,7 @@ class Upstream:
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data.parent / f"{self.data.name}.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *ports], cwd=ROOT, stdout=log, stderr=log)
-        deadline = time.monotonic() + _READY_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             assert self.process.poll() is None, log.name
             assert time.monotonic() < deadline, log.name

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from tests.ports import free_ports
-from tests.proxy.serving import OPTIONS, ROOT, Serving, is_ready, spawn_serve, wait_until
+from tests.proxy.serving import OPTIONS, ROOT, Serving, spawn_serve, wait_serving, wait_until
 
 SERVICE = "/milvus.proto.milvus.MilvusService"
 
@@ -49,7 +49,7 @@ def start_milvus_serving(directory: Path, upstream: str, rest: str, workers: int
     process = spawn_serve(config, log, workers)
     serving = MilvusServing(process, config, log, port, port, admin, model_port)
     try:
-        wait_until(lambda: is_ready(serving), 60, f"crossfade serves; its log:\n{log.read_text(errors='replace')}")
+        wait_serving(serving)
         yield serving
     finally:
         serving.end()

@@ -19,6 +19,8 @@ from qdrant_client import QdrantClient
 
 from tests.ports import free_ports
 
+# As long as a start may take where others have the processor: 60 s were not enough on two cores with a load of ten.
+START_SECONDS = 240.0
 Channel: TypeAlias = Any  # grpc's stubs want serializers, which grpc itself does not
 ROOT = Path(__file__).parents[2]
 OPTIONS = [
@@ -99,7 +101,7 @@ class Serving:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(15)
+            return self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -131,7 +133,7 @@ def start_serving(
     process = spawn_serve(config, log, workers, environment)
     serving = Serving(process, config, log, grpc_port, rest_port, admin_port)
     try:
-        wait_until(lambda: is_ready(serving), 60, f"crossfade serves; its log:\n{log.read_text(errors='replace')}")
+        wait_serving(serving)
         yield serving
     finally:
         serving.end()
@@ -155,6 +157,14 @@ def is_ready(serving: Serving) -> bool:
         return httpx.get(f"{serving.admin}/readyz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def wait_serving(serving: Serving, what: str = "crossfade serves") -> None:
+    """Wait until /readyz says 200; fails with the log."""
+    try:
+        wait_until(lambda: is_ready(serving), START_SECONDS, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; its log:\n{serving.written()}") from None
 
 
 def tree_rss(pid: int) -> int:

@@ -24,7 +24,7 @@ from crossfade.proxy.migration.journal import Journal
 from crossfade.proxy.migration.missed import find_missed
 from tests.proxy.capture_stage import ALL, Stage, open_stage, wait_closed
 from tests.proxy.recording import Recorders, RestCall
-from tests.proxy.serving import is_ready, wait_until
+from tests.proxy.serving import wait_serving, wait_until
 
 
 def address_of(recorders: Recorders) -> str:
@@ -150,7 +150,7 @@ def test_a_read_only_disk_stops_writes_or_is_remembered_elsewhere(mounted: Broke
     subprocess.run(["mount", "--bind", mounted.disk, mounted.disk], check=True)
     subprocess.run(["mount", "-o", "remount,ro,bind", mounted.disk], check=True)
     try:
-        wait_until(lambda: is_ready(mounted.stage.serving), 30, "it serves")
+        wait_serving(mounted.stage.serving, "it serves")
         check_unusable(mounted, recorded, "readonly")
     finally:
         subprocess.run(["umount", "-l", mounted.disk], check=True)

@@ -14,7 +14,7 @@ import qdrant_client.grpc as qdrant
 
 from tests.proxy.capture_stage import SETTINGS
 from tests.proxy.recording import Recorders
-from tests.proxy.serving import Serving, is_ready, spawn_serve, start_serving, wait_until
+from tests.proxy.serving import START_SECONDS, Serving, is_ready, spawn_serve, start_serving, wait_serving, wait_until
 from tests.proxy.toy_adapters import save_toy
 
 SEARCH = qdrant.SearchPoints(collection_name="docs", vector=[0.5] * 24, limit=3).SerializeToString()
@@ -67,8 +67,8 @@ def test_no_request_fails_while_one_serve_takes_the_place_of_another(serving: Se
     for thread in threads:
         thread.start()
     serving.process = replace(serving)
-    assert old.wait(60) == 0, written(serving)
-    wait_until(lambda: is_ready(serving), 30, "the new one serves alone")
+    assert old.wait(START_SECONDS) == 0, written(serving)
+    wait_serving(serving, "the new one serves alone")
     before = list(asked)
     wait_until(lambda: all(now > then + 5 for now, then in zip(asked, before, strict=True)), 20, "it answers")
     stop.set()
@@ -95,7 +95,7 @@ def test_the_old_one_goes_on_when_the_new_one_ends_before_its_time(serving: Serv
 def test_with_nobody_to_replace_it_serves_all_the_same(serving: Serving) -> None:
     serving.end()
     serving.process = replace(serving)
-    wait_until(lambda: is_ready(serving), 60, "it serves")
+    wait_serving(serving, "it serves")
 
 
 def test_two_do_not_open_one_embedded_database(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_two_do_not_open_one_embedded_database(tmp_path: Path) -> None:
         "upstreams: {main: {kind: qdrant, embedded: ./data}}\n"
     )
     process = spawn_serve(config, tmp_path / "log", 1, None, "--replace")
-    assert process.wait(60) == 1
+    assert process.wait(START_SECONDS) == 1
     log = (tmp_path / "log").read_text()
     assert "upstreams.main.embedded: is opened by one serve alone; end that first, without --replace" in log
 

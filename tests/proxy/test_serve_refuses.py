@@ -14,7 +14,7 @@ import pytest
 from crossfade.proxy.errors import CrossfadeError
 from crossfade.proxy.supervisor import Supervisor
 from tests.ports import free_ports
-from tests.proxy.serving import spawn_serve, write_config
+from tests.proxy.serving import START_SECONDS, spawn_serve, write_config
 from tests.proxy.toy_adapters import save_toy
 
 SETTINGS = """
@@ -120,7 +120,7 @@ def test_ports_that_are_taken_are_named_with_their_keys_and_the_exit_code_is_1(c
         start = text.index('rest: "127.0.0.1:') + len('rest: "127.0.0.1:')
         config.write_text(text[:start] + str(port) + text[text.index('"', start) :])
         log = tmp_path / "serve.log"
-        assert spawn_serve(config, log).wait(60) == 1
+        assert spawn_serve(config, log).wait(START_SECONDS) == 1
     said = log.read_text()
     assert f"listen.qdrant.rest: 127.0.0.1:{port} cannot be listened on (Address already in use)" in said
     assert "stop what holds it or choose another port" in said
