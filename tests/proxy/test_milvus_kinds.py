@@ -8,9 +8,10 @@ are held against a recording upstream (test_milvus_adapted).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ from tests.ports import free_ports
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
 from tests.proxy.toy_adapters import NEW, OLD, save_toy, toy_vectors
 
-SETTINGS = """
-models: {old: {dim: 16}, new: {dim: 24}}
-collections: {NAME: {index_model: old, query_model: new, adapters: {new: adapters/new}}}
-"""
 TYPES = {"float16": DataType.FLOAT16_VECTOR, "bfloat16": DataType.BFLOAT16_VECTOR, "float": DataType.FLOAT_VECTOR}
 TOLERANCE = {"float16": 1e-3, "bfloat16": 8e-3}  # relative: 11 and 8 bits of precision
+NAMES = {form: f"{form}_{uuid.uuid4().hex[:8]}" for form in TYPES}  # of the collections, no other test's
+SETTINGS = """
+models: {old: {dim: 16}, new: {dim: 24}}
+collections:
+""" + "".join(
+    f"  {name}: {{index_model: old, query_model: new, adapters: {{new: adapters/new}}}}\n" for name in NAMES.values()
+)
 ROWS = toy_vectors(1, 6, NEW)
 
 
@@ -53,8 +57,27 @@ def read_row(form: str, value: Any) -> Float32:
     return read_form(form, data) if isinstance(data, bytes) else np.array(data, np.float32)
 
 
-def make(address: str, folder: Path, form: str, **field: Any) -> Iterator[Example]:
-    name, direct = f"k{uuid.uuid4().hex[:8]}", MilvusClient(f"http://{address}")
+Serve = Callable[[str], tuple[MilvusServing, Adapter]]
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """Crossfade in front of the Milvus at an address, and its adapter; started once for each."""
+    with ExitStack() as running:
+
+        @cache
+        def start(address: str) -> tuple[MilvusServing, Adapter]:
+            folder = tmp_path_factory.mktemp("serve")
+            adapter = save_toy(folder / "adapters" / "new")
+            return running.enter_context(start_milvus_serving(folder, f'grpc: "{address}"', SETTINGS)), adapter
+
+        yield start
+
+
+@contextmanager
+def make(address: str, serve: Serve, form: str, **field: Any) -> Iterator[Example]:
+    """An empty collection whose vectors have this form."""
+    name, direct = NAMES[form], MilvusClient(f"http://{address}")
     schema = direct.create_schema(auto_id=False)
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("v", TYPES[form], dim=OLD, **field)
@@ -62,18 +85,17 @@ def make(address: str, folder: Path, form: str, **field: Any) -> Iterator[Exampl
     index = direct.prepare_index_params()
     index.add_index("v", index_type="FLAT", metric_type="L2")
     direct.create_collection(name, schema=schema, index_params=index)
-    adapter = save_toy(folder / "adapters" / "new")
-    with start_milvus_serving(folder, f'grpc: "{address}"', SETTINGS.replace("NAME", name)) as serving:
-        yield Example(name, serving, direct, adapter)
+    serving, adapter = serve(address)
+    yield Example(name, serving, direct, adapter)
     direct.drop_collection(name)
     direct.close()
 
 
 @pytest.fixture(params=["cpp float16", "cpp bfloat16", "2.3 float16"])
-def half(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Example, str, bool]]:
+def half(request: pytest.FixtureRequest, serve: Serve) -> Iterator[tuple[Example, str, bool]]:
     server, form = request.param.split()
     address = request.getfixturevalue("cpp_milvus" if server == "cpp" else "real_milvus")
-    for example in make(address, tmp_path, form):
+    with make(address, serve, form) as example:
         yield example, form, server == "cpp"
 
 
@@ -125,11 +147,18 @@ def test_half_precision_vectors_are_stored_searched_and_handed_back_mapped(half:
         client.close()
 
 
-@pytest.fixture
-def nullable(tmp_path: Path) -> Iterator[Example]:
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded Milvus."""
     (port,) = free_ports(1)
-    with start_embedded(tmp_path / "data", port):
-        yield from make(f"127.0.0.1:{port}", tmp_path, "float", nullable=True)
+    with start_embedded(tmp_path_factory.mktemp("lite") / "data", port):
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def nullable(lite: str, serve: Serve) -> Iterator[Example]:
+    with make(lite, serve, "float", nullable=True) as example:
+        yield example
 
 
 def test_rows_without_a_vector_stay_without_and_the_others_keep_theirs(nullable: Example) -> None:
