@@ -12,7 +12,8 @@ import random
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ from crossfade.proxy.migration.store import Store
 from tests.ports import free_ports
 from tests.proxy.encoding_function import encode_old, encode_one
 from tests.proxy.milvus_serving import MilvusServing, start_embedded, start_milvus_serving
-from tests.proxy.serving import is_ready, spawn_serve, wait_until
+from tests.proxy.serving import spawn_serve, wait_serving, wait_until
 from tests.proxy.toy_adapters import OLD, save_toy
 
 NAME, TARGET, OTHER = "promised", "promised__new", "bystander"
@@ -107,6 +108,11 @@ class Way:
         (hit,) = self.hits(f"text {key}")
         return bool(hit["id"] == key and hit["distance"] > 0.999)
 
+    def all_new(self, keys: Sequence[int]) -> set[int]:
+        """Those of these points that the new index answers for, asked beside each other: Milvus lets each wait."""
+        with ThreadPoolExecutor(8) as threads:
+            return {key for key, is_new in zip(keys, threads.map(self.reads_new, keys), strict=True) if is_new}
+
 
 def row_of(key: int, title: str) -> dict[str, Any]:
     return {"id": key, "vector": encode_old([title], "passage")[0].tolist(), "title": title, "n": key % 7}
@@ -181,11 +187,11 @@ def break_in(way: Way) -> None:
     """Kill a worker, then the supervisor with the controller in it, early on the way."""
     serving = way.serving
     os.kill(serving.worker_pids()[0], signal.SIGKILL)
-    wait_until(lambda: is_ready(serving), 60, "another worker serves")
+    wait_serving(serving, "another worker serves")
     serving.process.kill()
     serving.process.wait()
     serving.process = spawn_serve(serving.config, serving.log)
-    wait_until(lambda: is_ready(serving), 60, "another supervisor serves")
+    wait_serving(serving, "another supervisor serves")
     before = dict(way.said)
     wait_until(lambda: way.said != before, 60, "clients write again")
 
@@ -246,10 +252,15 @@ def test_raising_the_share_only_moves_queries_from_the_old_index_to_the_new(way:
     moved: set[int] = set()
     for percent, state in ((20, "CANARY"), (60, "CANARY"), (100, "SWITCHED")):
         way.say("switch", state, percent=percent, force=True)
-        wait_until(lambda before=moved: before <= {key for key in asked if way.reads_new(key)}, 20, "it is told")  # type: ignore[misc]
-        now = {key for key in asked if way.reads_new(key)}
-        assert moved < now or len(now) == len(asked)
-        moved = now
+        seen: list[set[int]] = []
+
+        def is_told(seen: list[set[int]] = seen, before: set[int] = moved) -> bool:
+            seen.append(way.all_new(asked))
+            return before <= seen[-1]
+
+        wait_until(is_told, 60, "it is told")
+        assert moved < seen[-1] or len(seen[-1]) == len(asked)
+        moved = seen[-1]
     assert moved == set(asked)
 
 
