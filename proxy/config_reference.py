@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -14,6 +18,7 @@ from pydantic import BaseModel, SecretStr, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from .config import Config
+from .config_section import Section
 from .config_values import Address, Origin
 
 _WORDS = {
@@ -43,16 +48,48 @@ class Key:
 
 def build_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a configuration file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    schema = Config.model_json_schema()
+    sections: set[type[BaseModel]] = {Config, *_sections(Config)}
+    for section in sections:
+        described = schema if section is Config else schema["$defs"][section.__name__]
+        for name, text in describe_keys(section).items():
+            schema_of_key = {**described["properties"][name], "description": text}
+            described["properties"][name] = dict(sorted(schema_of_key.items()))  # as pydantic orders them
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def describe_keys(model: type[BaseModel]) -> dict[str, str]:
+    """What stands under the keys of a section in its source, those that it inherits included."""
+    found = {}
+    for one in reversed(model.__mro__):
+        if not issubclass(one, Section) or one is Section:
+            continue
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        assert isinstance(body, ast.ClassDef)  # it is the source of a class
+        for key, below in pairwise(body.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(below, ast.Expr):
+                found[key.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
+    return found
+
+
+def _sections(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The sections below a section."""
+    waiting = [field.annotation for field in model.model_fields.values()]
+    while waiting:
+        annotation = waiting.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+            yield from _sections(annotation)
+        waiting.extend(typing.get_args(annotation))
 
 
 def list_keys(model: type[BaseModel] = Config, path: str = "") -> Iterator[Key]:
     """Every key of the configuration, sections before what is in them, in the models' order."""
-    schemas = model.model_json_schema()["properties"]
+    schemas, described = model.model_json_schema()["properties"], describe_keys(model)
     for name, field in model.model_fields.items():
         here = f"{path}.{name}" if path else name
         section, step = _section(field.annotation)
-        description = " ".join((field.description or "").split())
+        description = " ".join(described.get(name, "").split())
         yield Key(here, _takes(field, section, step), _default(field, schemas[name]), description)
         if section is not None:
             yield from list_keys(section, f"{here}{step}")

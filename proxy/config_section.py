@@ -18,6 +18,10 @@ def written(default: str) -> Any:
 
 
 class Section(BaseModel):
-    """A mapping of the configuration: frozen, and a key it does not know is an error."""
+    """A mapping of the configuration: frozen, and a key it does not know is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    What stands under a key describes it; `config_reference` reads it there, since to read its source takes each process
+    longer than to check a configuration.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
