@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -61,6 +61,8 @@ def install(requirement: str) -> Path:
 def start_real(data: Path) -> Iterator[str]:
     """Run the real Milvus 2.3.5; gives its address."""
     package = install("milvus==2.3.5")
+    data.mkdir(parents=True)
+    (data / "bin").symlink_to(_unpack(package))
     *own, metrics, clients, peers = free_ports(_PORTS + 3)
     command = [sys.executable, "-c", _REAL, str(data), *map(str, own)]
     places = _place_beside_others(data.with_suffix(".etcd.yaml"), metrics, clients, peers)
@@ -72,6 +74,18 @@ def start_real(data: Path) -> Iterator[str]:
 
     with _run(command, log, lambda: told_port() is not None, {"PYTHONPATH": str(package), **places}):
         yield f"127.0.0.1:{told_port()}"
+
+
+def _unpack(package: Path) -> Path:
+    """The folder with the server's programs, unpacked now or by an earlier run: each start would take seconds."""
+    folder = package / "unpacked"
+    if not folder.exists():
+        fresh = tempfile.mkdtemp(dir=package)
+        command = [sys.executable, "-c", "import milvus, sys; milvus._initialize_data_files(sys.argv[1])", fresh]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(package)}, timeout=300)
+        with suppress(OSError):  # another process was faster
+            Path(fresh).rename(folder)
+    return folder / "bin"
 
 
 def _place_beside_others(etcd: Path, metrics: int, clients: int, peers: int) -> dict[str, str]:
