@@ -1,4 +1,4 @@
-"""2,000 mixed requests of unmodified clients: asked through Crossfade without adapters, answers are the database's own.
+"""A thousand mixed requests of unmodified clients through Crossfade without adapters: answers are the database's own.
 
 Crossfade reads every message that can carry a vector and finds nothing to change. Reads are asked twice of one embedded
 Qdrant, directly and through Crossfade; writes go through Crossfade to that one and directly to a twin, and both end up
@@ -25,7 +25,7 @@ from tests.backends.embedded_qdrant_requests import CONFIG, DENSE, INDEXES, MULT
 from tests.proxy.serving import start_serving
 
 SEED = 20261123
-ROUNDS = 2000
+ROUNDS = 1000
 FIELDS = {**DENSE, "multi": MULTI}
 SETTINGS = "models: {{{models}}}\ncollections: {{c: {{index_model: m8, fields: {{{fields}}}}}}}".format(
     models=", ".join(f"m{dim}: {{dim: {dim}}}" for dim in sorted(set(FIELDS.values()))),
@@ -189,7 +189,7 @@ def failed(answer: Any) -> bool:
     return isinstance(answer, tuple) and answer[0] in ("gRPC", "REST")
 
 
-def test_two_thousand_mixed_requests_are_answered_as_by_the_database_itself(clients: dict[bool, Clients]) -> None:
+def test_a_thousand_mixed_requests_are_answered_as_by_the_database_itself(clients: dict[bool, Clients]) -> None:
     mixed = Mixed(SEED)
     points = mixed.requests.points()
     for client in (clients[True].twin, clients[True].behind):
