@@ -13,14 +13,17 @@ def search(
 
 def serve(
     codes: Any, block_rows: Any, starts: Any, centroids: Any, directions: Any, keys: Any, values: Any, units: Any,
-    targets: Any, target_units: Any, base_codes: Any, base_scales: Any, base_offsets: Any, centre: Any,
+    targets: Any, target_units: Any, centre: Any,
+    base_codes: Any, base_scales: Any, base_offsets: Any, base_centre: Any,
+    expert_codes: Any, expert_scales: Any, expert_offsets: Any, routes: Any,
     unit: float, reach: float, margin: float, near: float, below: float,
-    temperature: float, weight: float, spread: float, ridge: float,
-    dim: int, narrowed: int, visited: int, kept: int, top: int, out_dim: int, normalise: bool, count: int,
+    temperature: float, weight: float, spread: float, ridge: float, gating: float,
+    dim: int, narrowed: int, visited: int, kept: int, top: int, out_dim: int, active: int, nibbles: bool,
+    normalise: bool, count: int,
     vectors: Any, out: Any, /,
 ) -> None:  # fmt: skip
-    """Write what a residual map makes of vectors, or of what its base left in out where base arrays are empty. Raises
-    ValueError where sizes do not agree."""
+    """Write what a residual map makes of vectors, or of what its base left in out where base arrays are empty; experts
+    correct the base unless their arrays are empty. Raises ValueError where sizes do not agree."""
 
 def add(
     rows: Any, scores: Any, values: Any, units: Any, out: Any,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .base import JSON, Arrays, Float32, Map, PairsError
 from .experts import CodedExperts, encode_experts
 from .registry import describe_map, restore_map, with_prefix, without_prefix
-from .rounded import RoundedLinear, rounded
+from .rounded import RoundedLinear, given_arrays, rounded
 from .search import best
 from .vectors import normalise_rows, unit_rows, unnormalised
 
@@ -65,6 +65,20 @@ class LocalMap:
     def _rounded(self) -> RoundedLinear | None:
         """The base map in bytes, where what corrects it is in bytes and it can be."""
         return rounded(self.base, self.centre) if self.coded is not None else None
+
+    @property
+    def left(self) -> Map | None:
+        """What of a map whose experts are in bytes is not: its base, where that cannot be."""
+        return self.base if self._rounded is None else None
+
+    def given_arrays(self, centre: Float32) -> tuple[NDArray[Any], ...]:
+        """What the kernel takes of a map whose experts are in bytes: of its base, its centre, and of its experts.
+
+        A centre that is equal to this one (source_dim,) is given as that, and vectors are then centred once.
+        """
+        assert self.coded is not None
+        own = centre if np.array_equal(self.centre, centre) else self.centre
+        return *given_arrays(self._rounded), own, *self.coded.packed_arrays(), self.routes
 
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from .base import JSON, Arrays, Float32, Map, PairsError, StoreError
 from .ivf import IvfIndex, build_ivf
+from .local import LocalMap
 from .native import compiled
 from .ordering import Ordering, fit_ordering
 from .registry import describe_map, restore_map, with_prefix, without_prefix
-from .rounded import RoundedLinear, rounded
+from .rounded import NOTHING, RoundedLinear, given_arrays, rounded
 from .search import best, blocks
 from .values import CodedValues, add_values, encode_values
 from .vectors import normalise_rows, unit_rows, unnormalised
@@ -74,8 +75,8 @@ class ResidualMap:
     def apply(self, vectors: Float32) -> Float32:
         """Map vectors (n, source_dim) to float32 (n, target_dim)."""
         if compiled is not None and self._given is not None:
-            shape = len(vectors), self.target_dim
-            out = np.empty(shape, np.float32) if self._rounded is not None else self.base.apply(vectors)
+            left, shape = self._left, (len(vectors), self.target_dim)
+            out = np.empty(shape, np.float32) if left is None else left.apply(vectors)
             compiled.serve(*self._given, len(vectors), np.ascontiguousarray(vectors, np.float32), out)
             return out
         probes: Float32 = vectors - self.centre
@@ -91,18 +92,36 @@ class ResidualMap:
         return normalise_rows(mapped) if self.normalise else mapped
 
     @cached_property
+    def _local(self) -> LocalMap | None:
+        """The base map, where it is one whose experts are in bytes."""
+        local = self.base if isinstance(self.base, LocalMap) else None
+        return local if local is not None and local.coded is not None and not local.normalise else None
+
+    @cached_property
+    def _left(self) -> Map | None:
+        """What the compiled map finds done: what of the base map is not in bytes."""
+        if self._local is not None:
+            return self._local.left
+        return self.base if self._rounded is None else None
+
+    @cached_property
     def _given(self) -> tuple[Any, ...] | None:
         """What the compiled map takes before vectors, where all of this is in bytes."""
         ordering = self.ordering
         if self.index is None or self.coded is None or (ordering and not isinstance(ordering.targets, CodedValues)):
             return None
         targets = cast("CodedValues", ordering.targets) if ordering else CodedValues(NO_CODES, NO_FLOATS)
-        base = (NO_CODES, NO_FLOATS, NO_FLOATS) if self._rounded is None else self._rounded.expert.packed_arrays()
+        gating, active, nibbles = 1.0, 0, False
+        under: tuple[NDArray[Any], ...] = *given_arrays(self._rounded), self.centre, *NOTHING, NO_FLOATS
+        if self._local is not None and self._local.coded is not None:
+            local, experts, under = self._local, self._local.coded, self._local.given_arrays(self.centre)
+            gating, active, nibbles = local.temperature, min(local.active, len(local.routes)), experts.nibbles
         return (
-            *(*self.index.given_arrays(), self.coded.codes, self.coded.units, targets.codes, targets.units, *base),
-            *(self.centre, *self.index.numbers, self.temperature, self.weight),
+            *(*self.index.given_arrays(), self.coded.codes, self.coded.units, targets.codes, targets.units),
+            *(self.centre, *under, *self.index.numbers, self.temperature, self.weight),
             *((ordering.spread, ordering.ridge) if ordering else (0.0, 0.0)),
-            *(self.source_dim, *self.index.sizes(self.neighbours), self.target_dim, self.normalise),
+            *(gating, self.source_dim, *self.index.sizes(self.neighbours), self.target_dim),
+            *(active, nibbles, self.normalise),
         )
 
     def _nearest(self, probes: Float32) -> tuple[NDArray[np.int32], Float32]:

@@ -8,12 +8,16 @@ and are rounded before the first request.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .base import Float32, Map
 from .experts import CodedExperts, encode_experts
 from .linear import LinearMap
+
+NOTHING = np.empty(0, np.int8), np.empty(0, np.float32), np.empty(0, np.float32)  # codes, scales and offsets
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,8 @@ def rounded(base: Map, centre: Float32) -> RoundedLinear | None:
     made = RoundedLinear(encode_experts(base.weight[None], base.apply(centre[None]), nibbles=False))
     made.expert.prepare()
     return made
+
+
+def given_arrays(made: RoundedLinear | None) -> tuple[NDArray[Any], ...]:
+    """What the kernel takes of a map in bytes: empty arrays where there is none."""
+    return NOTHING if made is None else made.expert.packed_arrays()

@@ -41,12 +41,13 @@ Search search_plain, search_avx2, search_vnni;
  * codes are [expert][block][narrow / 8][16][4], two in a byte, and 8 is their nought. */
 typedef struct {
   const uint8_t *codes;
-  const float *scales, *offsets;
+  const float *scales, *offsets, *routes; /* routes (experts, source), or NULL where scores by them are given */
   size_t experts, source, narrow, blocks, dim;
   int nibbles; /* 0 or 1 */
 } Experts;
 
-/* Add to out (count, dim) what the `active` best experts by scores (count, experts) make of given (count, source). */
+/* Add to out (count, dim) what the `active` best experts by scores (count, experts), or by their routes, make of given
+ * (count, source). */
 typedef int Correct(const Experts *experts, const float *given, const float *scores, size_t count, size_t active,
                     float temperature, float *out);
 Correct experts_plain, experts_avx2, experts_vnni;

@@ -1,28 +1,12 @@
 /* All that a residual does to a batch, in one call: steps of some microseconds each are not worth a way through Python. */
+#include "serve.h"
 #include "module.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-  VALUES = INDEX_BUFFERS, UNITS, TARGETS, TARGET_UNITS, BASE_CODES, BASE_SCALES, BASE_OFFSETS, CENTRE, VECTORS, OUT,
-  BUFFERS
-};
-enum { DIM, NARROW, VISITED, KEPT, TOP, OUT_DIM, NORMALISE, COUNT, SIZES };
-enum { UNIT, REACH, MARGIN, NEAR, BELOW, TEMPERATURE, WEIGHT, SPREAD, RIDGE, NUMBERS };
-
-/* A residual map (residual.py): an index, what is done with the rows found, and the map under it, if it is in bytes. */
-typedef struct {
-  Index index;
-  Query query;
-  Experts base;
-  const int8_t *values, *targets;
-  const float *units, *target_units, *centre;
-  size_t known, turning; /* values, and targets; 0 where nothing turns */
-  int normalise;
-  float numbers[NUMBERS];
-} Residual;
+enum { PART = 16, WHOLE = 64 }; /* queries that are searched for together, and that weights are read for together */
 
 static void normalise_rows(float *out, size_t count, size_t dim) {
   for (size_t one = 0; one < count; one++, out += dim) {
@@ -37,96 +21,63 @@ static void normalise_rows(float *out, size_t count, size_t dim) {
   }
 }
 
-/* Map vectors (count, source) to out (count, dim), where a base that is not in bytes has left what it gives. */
-static int serve(const Residual *map, const float *vectors, size_t count, float *out) {
-  size_t source = map->index.dim, dim = map->base.dim, top = map->query.top;
-  float *probes = malloc((count * source + 1) * sizeof *probes), *nought = calloc(count + 1, sizeof *nought);
-  float *scores = malloc((count * top + 1) * sizeof *scores);
-  int32_t *rows = malloc((count * top + 1) * sizeof *rows);
-  int failed = probes && nought && scores && rows ? 0 : -1;
-  for (size_t one = 0; failed == 0 && one < count; one++)
-    for (size_t place = 0; place < source; place++)
-      probes[one * source + place] = vectors[one * source + place] - map->centre[place];
+/* Room for what is known of up to WHOLE queries; noughts are the scores of a base, which is always asked. */
+typedef struct {
+  float *probes, *noughts, *scores;
+  int32_t *rows;
+} Room;
+
+static void centre_rows(const float *vectors, const float *centre, size_t count, size_t dim, float *probes) {
+  for (size_t one = 0; one < count; one++, vectors += dim, probes += dim)
+    for (size_t place = 0; place < dim; place++) probes[place] = vectors[place] - centre[place];
+}
+
+/* Correct what is mapped by the nearest pairs of probes (count, source). */
+static int add_nearest(const Residual *map, const float *probes, size_t count, Room room, float *out) {
+  size_t dim = map->base.dim, top = map->query.top;
+  const float *with = map->numbers, *scores = room.scores;
   Query query = map->query;
   query.probes = probes;
   query.count = count;
-  const float *with = map->numbers;
-  if (failed == 0 && map->base.codes != NULL) {
+  if (search(&map->index, &query, room.rows, room.scores) < 0 ||
+      add(room.rows, scores, count, top, map->values, map->units, map->known, dim, with[TEMPERATURE], with[WEIGHT],
+          out) < 0)
+    return -1;
+  if (map->turning > 0 && order(room.rows, scores, count, top, map->targets, map->target_units, map->turning, dim,
+                                with[SPREAD], with[RIDGE], out) < 0)
+    return -1;
+  if (map->normalise) normalise_rows(out, count, dim);
+  return 0;
+}
+
+/* Map at most WHOLE vectors (count, source) to out (count, dim), where what is not in bytes has left what it gives. */
+static int serve_whole(const Residual *map, const float *vectors, size_t count, Room room, float *out) {
+  size_t source = map->index.dim, dim = map->base.dim;
+  centre_rows(vectors, map->base_centre, count, source, room.probes);
+  if (map->base.codes != NULL) {
     memset(out, 0, count * dim * sizeof *out);
-    failed = correct(&map->base, probes, nought, count, 1, 1.0f, out);
+    if (correct(&map->base, room.probes, room.noughts, count, 1, 1.0f, out) < 0) return -1;
   }
-  if (failed == 0) failed = search(&map->index, &query, rows, scores);
-  if (failed == 0)
-    failed = add(rows, scores, count, top, map->values, map->units, map->known, dim, with[TEMPERATURE], with[WEIGHT], out);
-  if (failed == 0 && map->turning > 0)
-    failed = order(rows, scores, count, top, map->targets, map->target_units, map->turning, dim, with[SPREAD],
-                   with[RIDGE], out);
-  if (failed == 0 && map->normalise) normalise_rows(out, count, dim);
-  free(probes);
-  free(nought);
-  free(scores);
-  free(rows);
+  if (map->experts.codes != NULL &&
+      correct(&map->experts, room.probes, NULL, count, map->active, map->numbers[GATING], out) < 0)
+    return -1;
+  if (map->base_centre != map->centre) centre_rows(vectors, map->centre, count, source, room.probes);
+  for (size_t one = 0; one < count; one += PART)
+    if (add_nearest(map, room.probes + one * source, count - one < PART ? count - one : PART, room, out + one * dim) < 0)
+      return -1;
+  return 0;
+}
+
+int serve(const Residual *map, const float *vectors, size_t count, float *out) {
+  size_t source = map->index.dim, dim = map->base.dim, top = map->query.top, most = count < WHOLE ? count : WHOLE;
+  Room room = {malloc((most * source + 1) * sizeof(float)), calloc(most + 1, sizeof(float)),
+               malloc((PART * top + 1) * sizeof(float)), malloc((PART * top + 1) * sizeof(int32_t))};
+  int failed = room.probes && room.noughts && room.scores && room.rows ? 0 : -1;
+  for (size_t one = 0; failed == 0 && one < count; one += WHOLE)
+    failed = serve_whole(map, vectors + one * source, count - one < WHOLE ? count - one : WHOLE, room, out + one * dim);
+  free(room.probes);
+  free(room.noughts);
+  free(room.scores);
+  free(room.rows);
   return failed;
-}
-
-/* Take what is given; whether the sizes of the arrays agree with each other. */
-static int take_map(const Py_buffer *held, const size_t *sizes, Residual *map) {
-  size_t dim = sizes[OUT_DIM], wide = (sizes[DIM] + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
-  size_t blocks = (dim + LANES - 1) / LANES;
-  map->index = (Index){.dim = sizes[DIM], .narrow = sizes[NARROW], .unit = map->numbers[UNIT], .reach = map->numbers[REACH]};
-  map->query = (Query){.visited = sizes[VISITED], .kept = sizes[KEPT], .top = sizes[TOP], .margin = map->numbers[MARGIN],
-                       .near = map->numbers[NEAR], .below = map->numbers[BELOW]};
-  map->base = (Experts){.scales = held[BASE_SCALES].buf, .offsets = held[BASE_OFFSETS].buf, .experts = 1,
-                        .source = sizes[DIM], .narrow = wide, .blocks = blocks, .dim = dim};
-  if (held[BASE_CODES].len > 0) map->base.codes = held[BASE_CODES].buf;
-  map->values = held[VALUES].buf, map->units = held[UNITS].buf;
-  map->targets = held[TARGETS].buf, map->target_units = held[TARGET_UNITS].buf;
-  map->centre = held[CENTRE].buf;
-  map->known = (size_t)held[UNITS].len / sizeof(float), map->turning = (size_t)held[TARGET_UNITS].len / sizeof(float);
-  map->normalise = sizes[NORMALISE] != 0;
-  return take_index(held, &map->index, &map->query) && dim > 0 && (size_t)held[VALUES].len == map->known * dim &&
-         (size_t)held[TARGETS].len == map->turning * dim && (size_t)held[CENTRE].len == sizes[DIM] * sizeof(float) &&
-         (map->base.codes == NULL || ((size_t)held[BASE_CODES].len == blocks * LANES * wide &&
-                                      (size_t)held[BASE_SCALES].len == blocks * LANES * sizeof(float) &&
-                                      (size_t)held[BASE_OFFSETS].len == dim * sizeof(float))) &&
-         (size_t)held[VECTORS].len == sizes[COUNT] * sizes[DIM] * sizeof(float) &&
-         (size_t)held[OUT].len == sizes[COUNT] * dim * sizeof(float);
-}
-
-/* serve(the arrays of the first enum, numbers, sizes, of which COUNT is the last, vectors, out): arrays in their order. */
-PyObject *py_serve(PyObject *self, PyObject *const *given, Py_ssize_t count) {
-  (void)self;
-  size_t sizes[SIZES];
-  Residual map = {0};
-  if (count != BUFFERS + SIZES + NUMBERS) {
-    PyErr_SetString(PyExc_TypeError, "serve takes sixteen arrays, nine numbers and eight sizes, in another order");
-    return NULL;
-  }
-  PyObject *arrays[BUFFERS];
-  memcpy(arrays, given, VECTORS * sizeof *arrays);
-  for (size_t at = 0; at < NUMBERS; at++) map.numbers[at] = (float)PyFloat_AsDouble(given[VECTORS + at]);
-  for (size_t at = 0; at < SIZES; at++) sizes[at] = PyLong_AsSize_t(given[VECTORS + NUMBERS + at]);
-  arrays[VECTORS] = given[count - 2], arrays[OUT] = given[count - 1];
-  if (PyErr_Occurred()) return NULL;
-  Py_buffer held[BUFFERS];
-  size_t got = hold(arrays, BUFFERS, OUT, held);
-  PyObject *result = NULL;
-  if (got == BUFFERS) {
-    int failed = 0;
-    if (!take_map(held, sizes, &map))
-      PyErr_SetString(PyExc_ValueError, "serve: the sizes of its arrays do not agree");
-    else {
-      if (sizes[COUNT] <= FEW) { /* over before another thread would have begun */
-        failed = serve(&map, held[VECTORS].buf, sizes[COUNT], held[OUT].buf);
-      } else {
-        Py_BEGIN_ALLOW_THREADS
-        failed = serve(&map, held[VECTORS].buf, sizes[COUNT], held[OUT].buf);
-        Py_END_ALLOW_THREADS
-      }
-      if (failed < 0) PyErr_NoMemory();
-      else result = Py_NewRef(Py_None);
-    }
-  }
-  let_go(held, got);
-  return result;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from crossfade.adapters import native, residual
 from crossfade.adapters.base import Float32, Map
 from crossfade.adapters.linear import fit_linear
-from crossfade.adapters.local import fit_local
+from crossfade.adapters.local import LocalMap, fit_local
+from crossfade.adapters.lowrank import fit_low_rank
 from crossfade.adapters.residual import ResidualMap, fit_residual
 from crossfade.adapters.vectors import unit_rows
 
@@ -21,6 +23,30 @@ MIDDLES = RNG.normal(size=(20, 37))
 SOURCE = unit_rows(MIDDLES[RNG.integers(0, 20, 3_600)] + RNG.normal(size=(3_600, 37)))
 TARGET = unit_rows(np.tanh(2 * SOURCE @ RNG.normal(size=(37, 53))))
 PAIRS, ASKED = 3_500, SOURCE[3_500:]
+
+
+def fit_experts(base: Map) -> LocalMap:
+    return fit_local(base, SOURCE[:PAIRS], TARGET[:PAIRS], clusters=6, prior=20, active=3, normalise=False)
+
+
+def fit_base() -> Map:
+    return fit_linear(SOURCE[:PAIRS], TARGET[:PAIRS])
+
+
+BASES: dict[str, Callable[[], Map]] = {
+    "linear": fit_base,
+    "low rank": lambda: fit_low_rank(SOURCE[:PAIRS], TARGET[:PAIRS], rank=20),
+    "experts in floats": lambda: fit_experts(fit_base()),
+    "experts": lambda: fit_experts(fit_base()).encoded(),
+    "experts in more bits": lambda: in_more_bits(fit_experts(fit_base()).encoded()),
+    "experts around another centre": lambda: fit_experts(fit_base()).encoded().recentred(fit_base(), SOURCE[7]),
+    "experts over a low rank": lambda: fit_experts(fit_low_rank(SOURCE[:PAIRS], TARGET[:PAIRS], rank=20)).encoded(),
+}
+
+
+def in_more_bits(local: LocalMap) -> LocalMap:
+    assert local.coded is not None
+    return replace(local, coded=replace(local.coded, nibbles=False))
 
 
 def fitted(base: Map, *, ordered: bool, normalise: bool = True) -> ResidualMap:
@@ -36,18 +62,16 @@ def by_steps(map_: ResidualMap, monkeypatch: pytest.MonkeyPatch) -> Float32:
 
 @pytest.mark.parametrize("way", ["plain", "avx2", "vnni"])
 @pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("family", ["linear", "local"])
+@pytest.mark.parametrize("family", sorted(BASES))
 def test_one_call_gives_what_the_steps_give(
     monkeypatch: pytest.MonkeyPatch, way: str, ordered: bool, family: str
 ) -> None:
-    base: Map = fit_linear(SOURCE[:PAIRS], TARGET[:PAIRS])
-    if family == "local":
-        base = fit_local(base, SOURCE[:PAIRS], TARGET[:PAIRS], clusters=6)
+    base = BASES[family]()
     with computed(way, residual, monkeypatch):
         for normalise in (True, False):
             map_ = fitted(base, ordered=ordered, normalise=normalise)
             together = map_.apply(ASKED)
-            np.testing.assert_allclose(together, by_steps(map_, monkeypatch), atol=1e-6)
+            np.testing.assert_allclose(together, by_steps(map_, monkeypatch), atol=1e-5)
             np.testing.assert_allclose(
                 np.concatenate([map_.apply(row[None]) for row in ASKED[:20]]), together[:20], atol=1e-5
             )
@@ -67,5 +91,14 @@ def test_a_map_whose_parts_do_not_belong_together_is_refused_by_the_kernel() -> 
     torn = replace(map_, coded=replace(map_.coded, codes=map_.coded.codes[:-1]))
     with pytest.raises(ValueError, match="do not agree"):
         torn.apply(ASKED)
+    local = fit_experts(fit_base()).encoded()
+    assert local.coded is not None
+    for part in (
+        replace(local, routes=local.routes[:-1]),
+        replace(local, active=0),
+        replace(local, coded=replace(local.coded, offsets=local.coded.offsets[:-1])),
+    ):
+        with pytest.raises(ValueError, match="serve: the sizes of its arrays do not agree"):
+            replace(map_, base=part).apply(ASKED)
     with pytest.raises(ValueError, match="do not agree"):
         map_.apply(ASKED[:, :-1])
