@@ -50,14 +50,14 @@ class Watched:
     seconds: float
 
 
-async def run_kills(folder: Path, kills: int, seed: int, tell: Tell) -> Killed:
+async def run_kills(folder: Path, kills: int, seed: int, tell: Tell, *, pause: float = 0.08) -> Killed:
     """One migration under writers, with kills of workers, supervisor and upstream; everything compared at the end."""
     chance, outcome = random.Random(seed), Killed()
     keys = [id_of(at) for at in range(14)] + [f"00000000-0000-0000-0000-{at:012}" for at in range(6)]
     with Stage(folder, workers=2, rate=60.0) as stage:
         ports = Ports(stage.serving.grpc_port, stage.serving.rest_port)
         writers = [Writer(ports, outcome.told, seed * 1000 + number) for number in range(CLIENTS)]
-        async with at_work(writers, lambda writer: writer.write(keys), 0.08):
+        async with at_work(writers, lambda writer: writer.write(keys), pause):
             await _off(stage.say, "start")
             noting = asyncio.ensure_future(_note_capture(stage, outcome.told))
             for _ in range(kills):
@@ -156,7 +156,9 @@ async def _go_the_way(stage: Stage, told: Told, operations: int, switched: async
         tell(f"{verb} {body.get('percent', '')} after {told.operations} operations")
 
 
-async def run_constant(folder: Path, seed: int, tell: Tell, *, step_seconds: float = 5.0) -> dict[str, Any]:
+async def run_constant(
+    folder: Path, seed: int, tell: Tell, *, step_seconds: float = 5.0, pause: float = 0.02
+) -> dict[str, Any]:
     """A constant load over start, every step, reverse, complete and a reload: which requests failed."""
     told, hot = Told(), [id_of(at) for at in range(500)]
     failed: dict[str, list[str]] = {}
@@ -175,7 +177,7 @@ async def run_constant(folder: Path, seed: int, tell: Tell, *, step_seconds: flo
             await _off(lambda: stage.say(verb, **body))
             await _off(stage.until, wanted)
 
-        async with at_work(clients, lambda client: client.act(hot), 0.02):
+        async with at_work(clients, lambda client: client.act(hot), pause):
             await during("before", lambda: asyncio.sleep(0))
             await during("start", lambda: say("start", {"SYNCED"}))
             await during("verify", lambda: _off(stage.verify))
