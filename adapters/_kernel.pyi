@@ -22,8 +22,9 @@ def serve(
     normalise: bool, count: int,
     vectors: Any, out: Any, /,
 ) -> None:  # fmt: skip
-    """Write what a residual map makes of vectors, or of what its base left in out where base arrays are empty; experts
-    correct the base unless their arrays are empty. Raises ValueError where sizes do not agree."""
+    """Write what a residual map makes of vectors, or of what its base left in out where base arrays are None; experts
+    correct the base unless theirs are. Without a centre of its own the base has that of the residual. Raises
+    ValueError where sizes do not agree."""
 
 def add(
     rows: Any, scores: Any, values: Any, units: Any, out: Any,

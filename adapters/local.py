@@ -71,13 +71,13 @@ class LocalMap:
         """What of a map whose experts are in bytes is not: its base, where that cannot be."""
         return self.base if self._rounded is None else None
 
-    def given_arrays(self, centre: Float32) -> tuple[NDArray[Any], ...]:
+    def given_arrays(self, centre: Float32) -> tuple[NDArray[Any] | None, ...]:
         """What the kernel takes of a map whose experts are in bytes: of its base, its centre, and of its experts.
 
-        A centre that is equal to this one (source_dim,) is given as that, and vectors are then centred once.
+        None for a centre that is equal to this one (source_dim,), and vectors are then centred once.
         """
         assert self.coded is not None
-        own = centre if np.array_equal(self.centre, centre) else self.centre
+        own = None if np.array_equal(self.centre, centre) else self.centre
         return *given_arrays(self._rounded), own, *self.coded.packed_arrays(), self.routes
 
     def apply(self, vectors: Float32) -> Float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from types import ModuleType
 
-CALLS = 3  # what the functions of the kernel take, as kernel/module.c numbers it
+CALLS = 4  # what the functions of the kernel take, as kernel/module.c numbers it
 
 
 def load_kernel() -> ModuleType | None:

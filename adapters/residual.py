@@ -112,7 +112,7 @@ class ResidualMap:
             return None
         targets = cast("CodedValues", ordering.targets) if ordering else CodedValues(NO_CODES, NO_FLOATS)
         gating, active, nibbles = 1.0, 0, False
-        under: tuple[NDArray[Any], ...] = *given_arrays(self._rounded), self.centre, *NOTHING, NO_FLOATS
+        under: tuple[NDArray[Any] | None, ...] = *given_arrays(self._rounded), None, *NOTHING, None
         if self._local is not None and self._local.coded is not None:
             local, experts, under = self._local, self._local.coded, self._local.given_arrays(self.centre)
             gating, active, nibbles = local.temperature, min(local.active, len(local.routes)), experts.nibbles

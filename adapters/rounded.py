@@ -17,7 +17,7 @@ from .base import Float32, Map
 from .experts import CodedExperts, encode_experts
 from .linear import LinearMap
 
-NOTHING = np.empty(0, np.int8), np.empty(0, np.float32), np.empty(0, np.float32)  # codes, scales and offsets
+NOTHING = None, None, None  # codes, scales and offsets of a map that is not there, as the kernel takes them
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,6 @@ def rounded(base: Map, centre: Float32) -> RoundedLinear | None:
     return made
 
 
-def given_arrays(made: RoundedLinear | None) -> tuple[NDArray[Any], ...]:
-    """What the kernel takes of a map in bytes: empty arrays where there is none."""
+def given_arrays(made: RoundedLinear | None) -> tuple[NDArray[Any] | None, ...]:
+    """What the kernel takes of a map in bytes, or of none."""
     return NOTHING if made is None else made.expert.packed_arrays()

@@ -8,7 +8,7 @@ Correct *correct = experts_plain;
 OnFound *add = add_plain;
 OnFound *order = order_plain;
 static const char *instructions = "plain";
-enum { CALLS = 3 }; /* one more whenever functions take something else than they did; native.py says which it calls */
+enum { CALLS = 4 }; /* one more whenever functions take something else than they did; native.py says which it calls */
 
 static int use(Search *own_search, Correct *own_correct, OnFound *own_add, OnFound *own_order, const char *name) {
   search = own_search;
@@ -56,8 +56,9 @@ int take_index(const Py_buffer *given, Index *index, const Query *query) {
   index->wide = (index->dim + 2 * GROUP - 1) / (2 * GROUP) * 2 * GROUP;
   index->directions = given[DIRECTIONS].buf;
   index->centroids = given[CENTROIDS].buf;
-  return index->dim > 0 && index->narrow % LANES == 0 && index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 &&
-         query->top > 0 && query->visited > 0 && (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
+  return given[STARTS].len > 0 && given[KEYS].len > 0 && index->dim > 0 && index->narrow % LANES == 0 &&
+         index->narrow > 0 && index->narrow <= 2048 && query->kept > 0 && query->top > 0 && query->visited > 0 &&
+         (size_t)given[CODES].len == blocks * (ROWS / 4) * index->narrow &&
          (size_t)index->starts[index->lists] == blocks &&
          (size_t)given[DIRECTIONS].len == index->narrow * index->wide &&
          (size_t)given[CENTROIDS].len == (index->lists + LANES - 1) / LANES * LANES * index->narrow;
@@ -86,7 +87,9 @@ static PyObject *run(const Py_buffer *given, Index index, Query query) {
 size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held) {
   size_t at = 0;
   for (; at < count; at++)
-    if (PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) break;
+    if (given[at] == Py_None)
+      held[at] = (Py_buffer){0};
+    else if (PyObject_GetBuffer(given[at], &held[at], at >= written ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0) break;
   return at;
 }
 

@@ -18,7 +18,8 @@ extern OnFound *add, *order;
 /* Take the arrays of an index, whose dim and narrow are set; whether their sizes agree with each other. */
 int take_index(const Py_buffer *given, Index *index, const Query *query);
 
-/* Hold the buffers of the first arguments, those from `written` on to write to; the number held, less on an error. */
+/* Hold the buffers of the first arguments, those from `written` on to write to; None is one of no bytes, and costs
+ * nothing. The number held, less on an error. */
 size_t hold(PyObject *const *given, size_t count, size_t written, Py_buffer *held);
 void let_go(Py_buffer *held, size_t count);
 

@@ -29,7 +29,8 @@ static int take_map(const Py_buffer *held, const size_t *sizes, Residual *map) {
                        .near = map->numbers[NEAR], .below = map->numbers[BELOW]};
   map->values = held[VALUES].buf, map->units = held[UNITS].buf;
   map->targets = held[TARGETS].buf, map->target_units = held[TARGET_UNITS].buf;
-  map->centre = held[CENTRE].buf, map->base_centre = held[BASE_CENTRE].buf;
+  map->centre = held[CENTRE].buf;
+  map->base_centre = held[BASE_CENTRE].len > 0 ? held[BASE_CENTRE].buf : map->centre;
   map->known = (size_t)held[UNITS].len / sizeof(float), map->turning = (size_t)held[TARGET_UNITS].len / sizeof(float);
   map->active = sizes[ACTIVE];
   map->normalise = sizes[NORMALISE] != 0;
@@ -41,7 +42,8 @@ static int take_map(const Py_buffer *held, const size_t *sizes, Residual *map) {
   return agree && (size_t)held[ROUTES].len == experts * centre &&
          (map->experts.codes == NULL || (map->active > 0 && map->active <= experts)) &&
          (size_t)held[VALUES].len == map->known * dim && (size_t)held[TARGETS].len == map->turning * dim &&
-         (size_t)held[CENTRE].len == centre && (size_t)held[BASE_CENTRE].len == centre &&
+         (size_t)held[CENTRE].len == centre &&
+         (held[BASE_CENTRE].len == 0 || (size_t)held[BASE_CENTRE].len == centre) &&
          (size_t)held[VECTORS].len == sizes[COUNT] * centre &&
          (size_t)held[OUT].len == sizes[COUNT] * dim * sizeof(float);
 }

@@ -102,3 +102,15 @@ def test_a_map_whose_parts_do_not_belong_together_is_refused_by_the_kernel() -> 
             replace(map_, base=part).apply(ASKED)
     with pytest.raises(ValueError, match="do not agree"):
         map_.apply(ASKED[:, :-1])
+
+
+def test_arrays_that_are_not_there_are_refused_where_they_are_needed() -> None:
+    if native.compiled is None:
+        pytest.skip("nothing was compiled: no C compiler at installation")
+    given = fitted(fit_base(), ordered=True)._given
+    assert given is not None
+    out = np.empty((1, 53), np.float32)
+    for place in (*range(8), 10):  # the index, values and their units, the centre
+        torn = (*given[:place], None, *given[place + 1 :])
+        with pytest.raises(ValueError, match="do not agree"):
+            native.compiled.serve(*torn, 1, ASKED[:1], out)
