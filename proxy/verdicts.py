@@ -29,9 +29,8 @@ class Verdict:
     texts: tuple[Choice, ...]
 
     def choose(self, migrated: float, *, texts: bool) -> Choice:
-        """What is best at a share of re-encoded documents, 0 to 1; at 1 true scores count alone."""
-        chosen = _between(self.shares, self.texts if texts else self.vectors, migrated)
-        return chosen._replace(trust=1.0) if chosen is not None and migrated >= 1 else chosen
+        """What is best at a share of re-encoded documents, 0 to 1; beyond the last one measured, what is best there."""
+        return _between(self.shares, self.texts if texts else self.vectors, migrated)
 
 
 def _between(shares: Sequence[float], chosen: Sequence[Choice], migrated: float) -> Choice:

@@ -29,8 +29,9 @@ MIGRATED = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 def measure_migration(case: Case) -> list[dict[str, Any]]:
     """Adapt only, and both indexes together with adapted or blended queries, by the share migrated.
 
-    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone. "by a verdict"
-    is what `auto` does that follows a probe (adapters/weights.py): the judgements of the observed half choose.
+    The adapter is fitted anew on what is migrated. With everything migrated the new index answers alone, unless a
+    verdict says otherwise. "by a verdict" is what `auto` does that follows a probe (adapters/weights.py): judgements of
+    the observed half choose.
     """
     dataset = dataset_of(case.collection, case.old, case.new)
     tested, seen, documents = halves(case, dataset)
@@ -101,11 +102,11 @@ class Reached:
         }
 
     def rank(self, choice: Choice) -> NDArray[np.int64]:
-        """The best 100 documents (n, 100) by a choice; with everything migrated the new index answers alone."""
+        """The best 100 documents (n, 100) by a choice; those of the new index alone once it is whole and trusted."""
         scene = self.half.scene
         if choice is None:
             return search_exact(self.adapted, scene.old_documents, 100)[0]
-        if self.migrated >= 1:
+        if self.migrated >= 1 and choice.trust >= 1:
             return search_exact(scene.new_queries, scene.new_documents, 100)[0]
         asked = self.adapted
         if choice.adapted < 1:

@@ -122,10 +122,11 @@ def test_vectors_are_merged_as_the_probe_found_best(
     assert find_weights(view, "legacy-encode", "legacy-crossfade", True, verdict) == usual_weights(migrated, texts=True)
 
 
-def test_with_everything_re_encoded_true_scores_count_alone(tmp_path: Path) -> None:
+def test_beyond_the_last_share_that_was_measured_its_weights_hold(tmp_path: Path) -> None:
     told = report({0.0: (USUAL, USUAL), 0.9: (blend(1.0, 0.2), blend(0.5, 0.2))})
     verdict = read_verdict(written(tmp_path, told), "docs", "old", "new")
-    assert [verdict.choose(share, texts=True) for share in (0.9, 0.99, 1.0)] == [(0.5, 0.2), (0.5, 0.2), (0.5, 1.0)]
+    assert [verdict.choose(share, texts=True) for share in (0.9, 0.99, 1.0)] == [(0.5, 0.2)] * 3
+    assert [verdict.choose(share, texts=False) for share in (0.9, 1.0)] == [(1.0, 0.2)] * 2
 
 
 @pytest.mark.parametrize(
