@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .base import Float32
 from .merge import TailMatcher, blend_hits, match_hits
 from .scene import Scene
-from .search import search_exact
+from .search import Int64, search_exact
 
 CANDIDATES = 60  # of either index, as the proxy asks for ten hits
-Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,10 @@ class HalfMigrated:
         line = self.matcher.match(scene.new_queries, asked)
         fresh = np.zeros(len(scene.new_documents), bool)
         fresh[self.done] = True
-        best_new = self._search_new()
         ranked = [np.full((len(rows), depth), -1, np.int64) for _ in trusts]
         for at, query in enumerate(scene.new_queries):
             among = rows[at][fresh[rows[at]]]
-            true = np.union1d(best_new[at], among)
+            true = np.union1d(self._best_new[at], among)
             new = list(zip(true.tolist(), (scene.new_documents[true] @ query).tolist(), strict=True))
             own = list(zip(rows[at].tolist(), scores[at].tolist(), strict=True))
             scale, shift = match_hits(dict(new), own) or (float(line.scale[at]), float(line.shift[at]))
@@ -53,8 +51,9 @@ class HalfMigrated:
                 ranking[at, : len(best)] = best
         return ranked
 
-    def _search_new(self) -> Int64:
-        """Rows (n, at most 60) of the new index's best."""
+    @cached_property
+    def _best_new(self) -> Int64:
+        """Rows (n, at most 60) of the new index's best, whatever the old one is asked."""
         if not len(self.done):
             return np.empty((len(self.scene.new_queries), 0), np.int64)
         found, _ = search_exact(self.scene.new_queries, self.scene.new_documents[self.done], CANDIDATES)

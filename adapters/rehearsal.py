@@ -30,31 +30,26 @@ def rehearse(
     """The query map at each share of the scene's documents re-encoded; the adapter's own where it cannot grow.
 
     pairs are those that the adapter was fitted on; queries (n, source_dim) and query_mean (source_dim,) as for
-    `grow_adapter`. At most 8,000 pairs, those of the scene first.
+    `grow_adapter`. It learns from these and the scene's together, at most 8,000 unless they were more: a scene is
+    mostly smaller than the collection, of whose documents a migration has more at the same share.
     """
     try:
         read_recipe(adapter.card.settings)
     except PairsError:
         return [adapter.query for _ in shares]
-    maps: list[Map] = []
-    for share in shares:
-        done = scene.re_encoded(share, seed)[:_MOST_PAIRS]
-        grown = make_pairs(
-            np.concatenate([scene.new_documents[done], pairs.source])[:_MOST_PAIRS],
-            np.concatenate([scene.old_documents[done], pairs.target])[:_MOST_PAIRS],
+    most = max(_MOST_PAIRS, len(pairs))  # a grown adapter never knows less than the one it grew from
+
+    def grow(share: float) -> Map:
+        done = scene.re_encoded(share, seed)
+        known = make_pairs(
+            np.concatenate([scene.new_documents[done], pairs.source])[:most],
+            np.concatenate([scene.old_documents[done], pairs.target])[:most],
             check_order=False,  # both parts were looked at
         )
         paired = max(share, adapter.card.pairs.share or 0.0)
-        maps.append(
-            adapter.query
-            if share <= 0
-            else grow_adapter(
-                adapter,
-                grown,
-                queries=queries,
-                query_mean=query_mean,
-                corpus_size=round(len(grown) / paired),
-                seed=seed,
-            ).query
-        )
-    return maps
+        corpus = round(len(known) / paired)
+        return grow_adapter(
+            adapter, known, queries=queries, query_mean=query_mean, corpus_size=corpus, seed=seed
+        ).query  # fmt: skip
+
+    return [grow(share) if share > 0 else adapter.query for share in shares]

@@ -111,12 +111,14 @@ def _best(migrated: float, weighed: Sequence[Weighed], *, texts: bool) -> Choice
     leans = (*_LEANS, 1.0) if texts else (1.0,)
     grid: list[Choice] = [None, *(Weights(lean, trust) for lean in leans for trust in _TRUSTS)]
     usual = np.array([one.values[usual_weights(one.migrated)] for one in weighed])
+    if not usual.size:  # half of a single query
+        return best
     for choice in grid:
         tried = [value for one in weighed if (value := one.value(choice)) is not None]
         if len(tried) < len(weighed):  # there were no queries by the old model
             continue
         gains = near @ (np.array(tried) - usual)
-        sure = float(gains.mean()) - _SURE * float(gains.std()) / sqrt(max(len(gains), 1))
+        sure = float(gains.mean()) - _SURE * float(gains.std()) / sqrt(len(gains))
         if sure > most:
             best, most = choice, sure
     return best

@@ -171,15 +171,12 @@ def _draw_curves(table: Sequence[Standing], chosen: Sequence[Chosen]) -> str:
         axis.fill_between(x, [one.low for one in points], [one.high for one in points], color=_COLOURS[name], alpha=0.1)
         axis.plot(x, [one.ndcg10 for one in points], "-o", color=_COLOURS[name], linewidth=2.2, markersize=5.5,
                   markeredgecolor="white", label=name if name == LEGACY else "crossfade, mapped queries")  # fmt: skip
-    for name, gains in (
-        (CROSSFADE, [one.vectors_gain for one in chosen]),
-        (LEGACY, [one.texts_gain for one in chosen] if ways[LEGACY] else []),
-    ):
-        y = [one.ndcg10 + gain for one, gain in zip(ways[CROSSFADE], gains, strict=False)]
-        label = f"auto with this verdict, {'texts' if name == LEGACY else 'vectors'}"
-        if y:
+    for name, asked in ((CROSSFADE, "vectors"), (LEGACY, "texts")):
+        if chosen and ways[name]:
+            gains = [one.vectors_gain if name == CROSSFADE else one.texts_gain for one in chosen]
+            y = [one.ndcg10 + gain for one, gain in zip(ways[CROSSFADE], gains, strict=True)]
             x = [100 * one.migrated for one in chosen]
-            axis.plot(x, y, ":", color=_COLOURS[name], linewidth=2.4, label=label)
+            axis.plot(x, y, ":", color=_COLOURS[name], linewidth=2.4, label=f"auto with this verdict, {asked}")
     for name in (STATUS_QUO, ORACLE):
         if name in named:
             axis.axhline(named[name].ndcg10, color=_COLOURS[name], linewidth=1.3, linestyle=(0, (3, 3)), label=name)

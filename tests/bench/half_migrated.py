@@ -30,7 +30,8 @@ from crossfade.adapters.base import Adapter, Card, Float32, PairsCard
 from crossfade.adapters.candidates import MOST_FOR_COHERENCE, OFFSET, memory_for
 from crossfade.adapters.dataset import read_dataset, rows_of
 from crossfade.adapters.evaluate import Judged, load_judged
-from crossfade.adapters.merge import blend_hits, fit_matcher, match_hits
+from crossfade.adapters.half_migrated import HalfMigrated
+from crossfade.adapters.merge import fit_matcher
 from crossfade.adapters.metrics import ndcg_at
 from crossfade.adapters.pairs import make_pairs
 from crossfade.adapters.recipe import Recipe, Workshop
@@ -39,9 +40,9 @@ from crossfade.adapters.select import served
 from crossfade.adapters.store import save_adapter
 from crossfade.adapters.weights import usual_weights
 from crossfade.proxy.loading import load_config
-from crossfade.proxy.merging import MARGIN, count_candidates
 from crossfade.proxy.migration.sample import read_sample, sample_folder, sample_path
 from tests.bench.half_migrated_milvus import MilvusSide
+from tests.bench.quality_migration import scene_of
 from tests.proxy.migrating import OLD, TARGET, Migrating, fill, start_migrating
 
 ROOT = Path(__file__).parents[2]
@@ -174,24 +175,10 @@ def merge_offline(
     mapped /= np.linalg.norm(mapped, axis=1, keepdims=True)
     if not len(there):
         return search_exact(mapped, judged.old_documents, DEPTH)[0]
-    old_rows, old_scores = search_exact(mapped, judged.old_documents, count_candidates(DEPTH))
-    new_rows, new_scores = search_exact(judged.new_queries, judged.new_documents[there], DEPTH + MARGIN)
     kept = read_sample(sample)
     assert kept is not None
-    line = fit_matcher(kept[0], kept[1]).match(judged.new_queries, mapped)
-    present = set(there.tolist())
-    trust = usual_weights(share).trust
-    merged = np.full((len(mapped), DEPTH), -1, np.int64)
-    for at in range(len(mapped)):
-        new = dict(zip(there[new_rows[at]].tolist(), new_scores[at].tolist(), strict=True))
-        among = [row for row in old_rows[at].tolist() if row in present and row not in new]
-        new |= dict(zip(among, (judged.new_documents[among] @ judged.new_queries[at]).tolist(), strict=True))
-        own = list(zip(old_rows[at].tolist(), old_scores[at].tolist(), strict=True))
-        scale, shift = match_hits(new, own) or (line.scale[at], line.shift[at])
-        old = [(row, scale * score + shift) for row, score in own]
-        best = [row for row, _ in blend_hits(list(new.items()), old, DEPTH, trust=trust)]
-        merged[at, : len(best)] = best
-    return merged
+    half = HalfMigrated(scene_of(judged), there, fit_matcher(kept[0], kept[1]))
+    return half.rank(mapped, [usual_weights(share).trust], DEPTH)[0]
 
 
 def mean(rows: NDArray[np.int64], judged: Judged) -> float:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossfade.adapters.half_migrated import CANDIDATES
 from crossfade.backends.reading import Hit
 from crossfade.proxy.errors import UnknownStrategy, UpstreamDown
 from crossfade.proxy.matching import build_sample
-from crossfade.proxy.merging import Found, cut, find_line, merge_search
+from crossfade.proxy.merging import MARGIN, Found, count_candidates, cut, find_line, merge_search
 from crossfade.proxy.migration.machine import State
 from crossfade.proxy.migration.record import Strategy
 from crossfade.proxy.patience import REST_SECONDS, Patience, TargetFailed, seconds_to_wait
@@ -118,6 +119,10 @@ def brief(found: list[Hit]) -> list[tuple[Any, float]]:
 
 
 FOUND = Found(hits((1, 0.9), (2, 0.5)), hits((3, 0.1)), hits((3, 0.99), (4, 0.8), (1, 0.7)))
+
+
+def test_a_probe_asks_for_as_many_candidates_as_the_proxy() -> None:
+    assert count_candidates(10) == 10 + MARGIN == CANDIDATES
 
 
 def test_points_of_both_indexes_are_ranked_by_a_mean_of_both_scores_and_found_once() -> None:
